@@ -15,6 +15,7 @@
 //! randomness of their own, so that a whole login runs inside a unit test. `docs/flow.md` follows
 //! one request hop by hop.
 
+pub mod config;
 pub mod credential;
 pub mod policy;
 pub mod sasl;
