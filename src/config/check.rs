@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use super::file::{self, Node, Value};
 use super::item::{Fields, Item};
 use super::listeners::{default_listeners, listeners};
-use super::mistake::{Mistake, quoted};
+use super::mistake::Mistake;
+use super::services::{mechanisms, services};
 use super::{
-    Accounts, Config, ConfigError, Limits, LogLevel, Mechanism, NameRules, OnOutage, Passdb,
-    Service, default, values,
+    Accounts, Config, ConfigError, Limits, LogLevel, NameRules, OnOutage, Passdb, default, values,
 };
 
 /// One file: what it is called in messages, and what is in it.
@@ -50,11 +50,6 @@ const KEYS: [&str; 12] = [
     "hash_threads",
     "limits",
     "log_level",
-];
-const NAMED_MECHANISMS: [(&str, Mechanism); 3] = [
-    (Mechanism::Plain.name(), Mechanism::Plain),
-    (Mechanism::Login.name(), Mechanism::Login),
-    (Mechanism::CramMd5.name(), Mechanism::CramMd5),
 ];
 const ON_OUTAGE: [(&str, OnOutage); 3] = [
     ("auto", OnOutage::Auto),
@@ -192,8 +187,8 @@ fn parse(source: &Source) -> Result<Node, Mistake> {
     if source.contents.iter().all(u8::is_ascii_whitespace) {
         return Err(Mistake::of_file(
             &source.path,
-            "the file is empty; every key has a default, but to want them all takes a comment at \
-             least: copy the example, packaging/sasld.yaml",
+            "the file is empty, as after a failed copy; no key is required, but a comment is: start \
+             from the example, packaging/sasld.yaml",
         ));
     }
     file::parse(&source.path, &source.contents)
@@ -214,19 +209,6 @@ fn top_level<'a>(trees: &'a [(&'a Path, Node)], mistakes: &mut Vec<Mistake>) -> 
         top.0.extend(fields.0);
     }
     top
-}
-
-fn mechanisms(item: &Item<'_>, mistakes: &mut Vec<Mistake>) -> Option<Vec<Mechanism>> {
-    let expected = "a list of mechanisms such as [PLAIN, LOGIN]";
-    let named = values::every(item, expected, mistakes, |element| {
-        values::mechanism(element, &NAMED_MECHANISMS)
-    })?;
-    for (index, mechanism) in named.iter().enumerate() {
-        if named[..index].contains(mechanism) {
-            mistakes.push(item.mistake(format!("{} is there twice", mechanism.name())));
-        }
-    }
-    Some(named)
 }
 
 fn passdbs(item: &Item<'_>, mistakes: &mut Vec<Mistake>) -> Option<Vec<Passdb>> {
@@ -258,6 +240,7 @@ fn passdbs(item: &Item<'_>, mistakes: &mut Vec<Mistake>) -> Option<Vec<Passdb>> 
 
 fn passdb(element: &Item<'_>, mistakes: &mut Vec<Mistake>) -> Option<Passdb> {
     let expected = "`secrets_file: PATH`";
+    let mistakes_before = mistakes.len();
     let fields = element.fields(expected, &["secrets_file", "continue_on_refusal"], mistakes)?;
     let continue_on_refusal = fields.read(
         "continue_on_refusal",
@@ -266,7 +249,10 @@ fn passdb(element: &Item<'_>, mistakes: &mut Vec<Mistake>) -> Option<Passdb> {
         values::boolean,
     );
     let Some(path) = fields.get("secrets_file") else {
-        mistakes.push(element.mistake(format!("expected {expected}, found no such key")));
+        // A misspelt key has been reported already.
+        if mistakes.len() == mistakes_before {
+            mistakes.push(element.mistake(format!("expected {expected}, found no such key")));
+        }
         return None;
     };
     let path = values::absolute_path(path)
@@ -276,81 +262,6 @@ fn passdb(element: &Item<'_>, mistakes: &mut Vec<Mistake>) -> Option<Passdb> {
         path: path?,
         continue_on_refusal: continue_on_refusal?,
     })
-}
-
-/// `general` and `require_tls` are the top-level keys; `None` when there is a mistake in them, and
-/// then nothing is measured against them.
-fn services(
-    item: &Item<'_>,
-    general: Option<&[Mechanism]>,
-    require_tls: Option<bool>,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<BTreeMap<String, Service>> {
-    let named = item.entries("the names of services and their rules", mistakes)?;
-    let mut services = BTreeMap::new();
-    for field in &named.0 {
-        if !values::is_service_name(field.name) {
-            let name = quoted(field.name);
-            mistakes.push(field.mistake(format!(
-                "expected a service of 1 to 64 printable characters without blanks, found {name}"
-            )));
-        }
-        if let Some(rules) = service(&field.item, general, require_tls, mistakes) {
-            services.insert(field.name.to_owned(), rules);
-        }
-    }
-    Some(services)
-}
-
-fn service(
-    item: &Item<'_>,
-    general: Option<&[Mechanism]>,
-    require_tls: Option<bool>,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<Service> {
-    let known = ["mechanisms", "require_tls", "allow_nets"];
-    let fields = item.fields("the rules of this service", &known, mistakes)?;
-    let mechanisms = match fields.get("mechanisms") {
-        Some(item) => mechanisms_of_service(item, general, mistakes),
-        None => general.map(<[_]>::to_vec),
-    };
-    let require_tls = match fields.get("require_tls") {
-        Some(_) => fields.read("require_tls", true, mistakes, values::boolean),
-        None => require_tls,
-    };
-    let allow_nets = match fields.get("allow_nets") {
-        Some(item) => values::networks(item, mistakes).map(Some),
-        None => Some(None),
-    };
-    Some(Service {
-        mechanisms: mechanisms?,
-        require_tls: require_tls?,
-        allow_nets: allow_nets?,
-    })
-}
-
-/// A service can have fewer mechanisms, not others: the greeting, which offers them, comes before
-/// the client names its service.
-fn mechanisms_of_service(
-    item: &Item<'_>,
-    general: Option<&[Mechanism]>,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<Vec<Mechanism>> {
-    let own = mechanisms(item, mistakes)?;
-    let general = general?;
-    for mechanism in own.iter().filter(|mechanism| !general.contains(mechanism)) {
-        mistakes.push(item.mistake(format!(
-            "{} is not among the top-level mechanisms; a service can have fewer, not others",
-            mechanism.name()
-        )));
-    }
-    Some(
-        general
-            .iter()
-            .copied()
-            .filter(|mechanism| own.contains(mechanism))
-            .collect(),
-    )
 }
 
 fn usernames(item: Option<&Item<'_>>, mistakes: &mut Vec<Mistake>) -> Option<NameRules> {

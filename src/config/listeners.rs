@@ -3,7 +3,7 @@
 //! A socket's owner and group must exist on this machine. A TCP port other machines can reach needs
 //! a list of networks, since whoever connects may guess passwords and reads them on the wire.
 
-use core::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::accounts::{Kind, account, default_account};
 use super::item::{Fields, Item};
@@ -73,6 +73,7 @@ fn listener(
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Listener> {
     const ONE_KIND: &str = "either `unix: PATH` or `tcp: ADDRESS:PORT`";
+    let mistakes_before = mistakes.len();
     let fields = element.fields(ONE_KIND, &KEYS, mistakes)?;
     match (fields.get("unix"), fields.get("tcp")) {
         (Some(path), None) => {
@@ -95,7 +96,10 @@ fn listener(
             tcp(address, &fields, mistakes).map(Listener::Tcp)
         }
         (None, None) => {
-            mistakes.push(element.mistake(format!("expected {ONE_KIND}, found neither")));
+            // A misspelt key has been reported already.
+            if mistakes.len() == mistakes_before {
+                mistakes.push(element.mistake(format!("expected {ONE_KIND}, found neither")));
+            }
             None
         }
         (Some(_), Some(_)) => {
@@ -113,7 +117,7 @@ fn refuse_keys_of(keys: &[&str], kind: &str, fields: &Fields<'_>, mistakes: &mut
 
 fn unix(
     element: &Item<'_>,
-    path: std::path::PathBuf,
+    path: PathBuf,
     fields: &Fields<'_>,
     accounts: &dyn Accounts,
     mistakes: &mut Vec<Mistake>,
@@ -162,7 +166,7 @@ fn tcp(item: &Item<'_>, fields: &Fields<'_>, mistakes: &mut Vec<Mistake>) -> Opt
         Some(networks) => values::networks(networks, mistakes).map(Some),
         None => Some(None),
     };
-    let (address, allow): (SocketAddr, _) = (address?, allow?);
+    let (address, allow) = (address?, allow?);
     if allow.is_none() && !address.ip().to_canonical().is_loopback() {
         mistakes.push(item.mistake(format!(
             "{address} is not a loopback address; to listen there, list the mail servers that may \

@@ -2,7 +2,7 @@
 //! [`Config`] that holds no invalid value, so that nobody checks it again.
 //!
 //! In reading order: [`load`](Config::load) reads the files and refuses those that others could have
-//! written; `file` turns YAML into a tree with lines and columns; `check` (with `listeners`) turns
+//! written; `file` turns YAML into a tree with lines and columns; `check` (with `listeners` and `services`) turns
 //! trees into a [`Config`], by way of `item` (keys) and `values` (scalars). Every mistake in every
 //! file is reported at once, each as `file:line:column: key: what`; see [`ConfigError`]. With any
 //! mistake there is no configuration at all: a reload keeps the one that is running.
@@ -19,6 +19,7 @@ mod item;
 mod listeners;
 mod load;
 mod mistake;
+mod services;
 mod values;
 
 use core::net::SocketAddr;
