@@ -12,9 +12,9 @@ use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use super::encoding;
-use super::hash::{Flaw, Hash};
+use super::hash::Hash;
 use super::scheme::Prefixed;
-use super::{Cost, CramMd5Key, MAX_PASSWORD_BYTES, Password, Proof, Scheme};
+use super::{Cost, CramMd5Key, MAX_PASSWORD_BYTES, Password, Proof, Scheme, VerifierError};
 
 /// Bytes of a `{CRAM-MD5}` state.
 const CRAM_MD5_STATE_BYTES: usize = 32;
@@ -30,66 +30,6 @@ pub struct Verifier {
     scheme: Scheme,
     /// Decoded and valid for the scheme: the password, state, digest and salt, or text of the hash.
     data: Zeroizing<Box<[u8]>>,
-}
-
-/// Why a stored password cannot be used. Names the scheme and the reason, never the data.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum VerifierError {
-    /// No `{SCHEME}` in front; there is no default.
-    #[error("no {{SCHEME}} in front of the password")]
-    NoScheme,
-    /// An opening brace only.
-    #[error("'{{' without '}}'")]
-    UnclosedScheme,
-    /// Not one of [`Scheme::ALL`] nor an alias.
-    #[error("unknown scheme {{{0}}}")]
-    UnknownScheme(String),
-    /// Neither `.hex` nor `.b64` nor `.base64`.
-    #[error("{scheme}: unknown encoding .{encoding}")]
-    UnknownEncoding {
-        /// The scheme it followed.
-        scheme: Scheme,
-        /// What stood behind the dot.
-        encoding: String,
-    },
-    /// Not hex or base64 although it has to be.
-    #[error("{scheme}: not valid {encoding}")]
-    BadEncoding {
-        /// The scheme in front.
-        scheme: Scheme,
-        /// `hex` or `base64`.
-        encoding: &'static str,
-    },
-    /// Decoded, but not as long as the scheme wants it.
-    #[error("{scheme}: {found} bytes where {expected} are expected")]
-    BadLength {
-        /// The scheme in front.
-        scheme: Scheme,
-        /// In words: `32`, `more than 64`.
-        expected: &'static str,
-        /// Bytes after decoding.
-        found: usize,
-    },
-    /// A hash that cannot be checked, or should not be.
-    #[error("{scheme}: {flaw}")]
-    Unusable {
-        /// The scheme in front.
-        scheme: Scheme,
-        /// What is wrong with it.
-        flaw: Flaw,
-    },
-    /// Nothing behind the scheme, or what the scheme makes of an empty password.
-    #[error("{scheme}: empty password")]
-    Empty {
-        /// The scheme in front.
-        scheme: Scheme,
-    },
-    /// Two verifiers of one scheme in a field; which one is meant is not for us to guess.
-    #[error("{scheme}: given twice")]
-    Twice {
-        /// The scheme in front of both.
-        scheme: Scheme,
-    },
 }
 
 impl Verifier {
@@ -109,20 +49,12 @@ impl Verifier {
         read(text, |scheme, _| scheme)
     }
 
-    fn new(scheme: Scheme, data: &[u8]) -> Self {
+    /// Of data that is valid for the scheme.
+    pub(super) fn new(scheme: Scheme, data: &[u8]) -> Self {
         Self {
             scheme,
             data: Zeroizing::new(Box::from(data)),
         }
-    }
-
-    /// A verifier made here rather than read.
-    ///
-    /// # Errors
-    /// Those of [`Verifier::parse`] that concern the data.
-    pub(super) fn from_data(scheme: Scheme, data: &[u8]) -> Result<Self, VerifierError> {
-        validate(scheme, data)?;
-        Ok(Self::new(scheme, data))
     }
 
     /// The scheme as written; what a `CRYPT` holds is not told apart.
@@ -491,7 +423,7 @@ mod tests {
             bytes in proptest::collection::vec(any::<u8>(), 65..100),
         ) {
             let length = if scheme == Scheme::CramMd5 { CRAM_MD5_STATE_BYTES } else { bytes.len() };
-            let made = Verifier::from_data(scheme, &bytes[..length]).expect("valid data");
+            let made = Verifier::new(scheme, &bytes[..length]);
             let read = Verifier::parse(made.encode().as_bytes()).expect("valid text");
             prop_assert_eq!(read.scheme(), made.scheme());
             prop_assert_eq!(&read.data, &made.data);
