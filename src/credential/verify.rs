@@ -12,9 +12,9 @@ use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use super::encoding;
-use super::hash::{Flaw, Hash};
+use super::hash::Hash;
 use super::scheme::Prefixed;
-use super::{Cost, CramMd5Key, MAX_PASSWORD_BYTES, Password, Proof, Scheme};
+use super::{Cost, CramMd5Key, Flaw, MAX_PASSWORD_BYTES, Password, Proof, Scheme, VerifierError};
 
 /// Bytes of a `{CRAM-MD5}` state.
 const CRAM_MD5_STATE_BYTES: usize = 32;
@@ -30,66 +30,6 @@ pub struct Verifier {
     scheme: Scheme,
     /// Decoded and valid for the scheme: the password, state, digest and salt, or text of the hash.
     data: Zeroizing<Box<[u8]>>,
-}
-
-/// Why a stored password cannot be used. Names the scheme and the reason, never the data.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum VerifierError {
-    /// No `{SCHEME}` in front; there is no default.
-    #[error("no {{SCHEME}} in front of the password")]
-    NoScheme,
-    /// An opening brace only.
-    #[error("'{{' without '}}'")]
-    UnclosedScheme,
-    /// Not one of [`Scheme::ALL`] nor an alias.
-    #[error("unknown scheme {{{0}}}")]
-    UnknownScheme(String),
-    /// Neither `.hex` nor `.b64` nor `.base64`.
-    #[error("{scheme}: unknown encoding .{encoding}")]
-    UnknownEncoding {
-        /// The scheme it followed.
-        scheme: Scheme,
-        /// What stood behind the dot.
-        encoding: String,
-    },
-    /// Not hex or base64 although it has to be.
-    #[error("{scheme}: not valid {encoding}")]
-    BadEncoding {
-        /// The scheme in front.
-        scheme: Scheme,
-        /// `hex` or `base64`.
-        encoding: &'static str,
-    },
-    /// Decoded, but not as long as the scheme wants it.
-    #[error("{scheme}: {found} bytes where {expected} are expected")]
-    BadLength {
-        /// The scheme in front.
-        scheme: Scheme,
-        /// In words: `32`, `more than 64`.
-        expected: &'static str,
-        /// Bytes after decoding.
-        found: usize,
-    },
-    /// A hash that cannot be checked, or should not be.
-    #[error("{scheme}: {flaw}")]
-    Unusable {
-        /// The scheme in front.
-        scheme: Scheme,
-        /// What is wrong with it.
-        flaw: Flaw,
-    },
-    /// Nothing behind the scheme, or what the scheme makes of an empty password.
-    #[error("{scheme}: empty password")]
-    Empty {
-        /// The scheme in front.
-        scheme: Scheme,
-    },
-    /// Two verifiers of one scheme in a field; which one is meant is not for us to guess.
-    #[error("{scheme}: given twice")]
-    Twice {
-        /// The scheme in front of both.
-        scheme: Scheme,
-    },
 }
 
 impl Verifier {
@@ -109,20 +49,12 @@ impl Verifier {
         read(text, |scheme, _| scheme)
     }
 
-    fn new(scheme: Scheme, data: &[u8]) -> Self {
+    /// Of data that is valid for the scheme.
+    pub(super) fn new(scheme: Scheme, data: &[u8]) -> Self {
         Self {
             scheme,
             data: Zeroizing::new(Box::from(data)),
         }
-    }
-
-    /// A verifier made here rather than read.
-    ///
-    /// # Errors
-    /// Those of [`Verifier::parse`] that concern the data.
-    pub(super) fn from_data(scheme: Scheme, data: &[u8]) -> Result<Self, VerifierError> {
-        validate(scheme, data)?;
-        Ok(Self::new(scheme, data))
     }
 
     /// The scheme as written; what a `CRYPT` holds is not told apart.
@@ -149,18 +81,15 @@ impl Verifier {
             Scheme::CramMd5 => 1,
             Scheme::Ssha256 => 2,
             Scheme::Ssha512 => 3,
-            Scheme::Sha256Crypt
-            | Scheme::Sha512Crypt
-            | Scheme::BlfCrypt
-            | Scheme::Crypt
-            | Scheme::Argon2i
-            | Scheme::Argon2id => {
-                Hash::parse(self.scheme, &self.data).map_or(0, |hash| 4 + hash.strength())
-            }
+            _ => Hash::parse(self.scheme, &self.data).map_or(0, |hash| 4 + hash.strength()),
         }
     }
 
     /// Proof if the password is right. Takes as long as [`Verifier::cost`] says, whether it is right or not.
+    ///
+    /// # Panics
+    /// If there is no memory to compute an Argon2 hash in. The password is not wrong because of that, so whoever runs
+    /// this has to take a panic for no verdict.
     pub fn verify(&self, password: &Password) -> Option<Proof> {
         if !password.is_possible() {
             return None;
@@ -174,12 +103,7 @@ impl Verifier {
             }
             Scheme::Ssha256 => Proof::given(salted_matches::<Sha256>(&self.data, offered)),
             Scheme::Ssha512 => Proof::given(salted_matches::<Sha512>(&self.data, offered)),
-            Scheme::Sha256Crypt
-            | Scheme::Sha512Crypt
-            | Scheme::BlfCrypt
-            | Scheme::Crypt
-            | Scheme::Argon2i
-            | Scheme::Argon2id => {
+            _ => {
                 let hash = Hash::parse(self.scheme, &self.data).ok()?;
                 Proof::given(hash.matches(offered))
             }
@@ -195,14 +119,7 @@ impl Verifier {
                 let state = self.data.as_ref().try_into().ok()?;
                 Some(CramMd5Key::from_state(state))
             }
-            Scheme::Ssha256
-            | Scheme::Ssha512
-            | Scheme::Sha256Crypt
-            | Scheme::Sha512Crypt
-            | Scheme::BlfCrypt
-            | Scheme::Crypt
-            | Scheme::Argon2i
-            | Scheme::Argon2id => None,
+            _ => None,
         }
     }
 
@@ -269,6 +186,11 @@ fn validate(scheme: Scheme, data: &[u8]) -> Result<(), VerifierError> {
     };
     match scheme {
         Scheme::Plain if data.len() > MAX_PASSWORD_BYTES => Err(wrong_length("at most 1024")),
+        // No password that is offered has one, but HMAC pads with them: NULs alone would be the empty password.
+        Scheme::Plain if data.contains(&0) => Err(VerifierError::Unusable {
+            scheme,
+            flaw: Flaw::Unsupported("a NUL in a password"),
+        }),
         Scheme::CramMd5 if data.len() != CRAM_MD5_STATE_BYTES => Err(wrong_length("32")),
         Scheme::CramMd5 if data == CRAM_MD5_STATE_OF_NOTHING => {
             Err(VerifierError::Empty { scheme })
@@ -276,12 +198,7 @@ fn validate(scheme: Scheme, data: &[u8]) -> Result<(), VerifierError> {
         Scheme::Ssha256 if data.len() <= 32 => Err(wrong_length("more than 32")),
         Scheme::Ssha512 if data.len() <= 64 => Err(wrong_length("more than 64")),
         Scheme::Plain | Scheme::CramMd5 | Scheme::Ssha256 | Scheme::Ssha512 => Ok(()),
-        Scheme::Sha256Crypt
-        | Scheme::Sha512Crypt
-        | Scheme::BlfCrypt
-        | Scheme::Crypt
-        | Scheme::Argon2i
-        | Scheme::Argon2id => match Hash::parse(scheme, data) {
+        _ => match Hash::parse(scheme, data) {
             Ok(_) => Ok(()),
             Err(flaw) => Err(VerifierError::Unusable { scheme, flaw }),
         },
@@ -341,6 +258,13 @@ mod tests {
         "{HMAC-MD5}cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56",
         "{SSHA256}/Z0pkpAWsb9JVo7KukPokurXiYYQIwyFpQehiwMEOTpTQUxU",
         "{SSHA512}3ShoSsYylWhYBPmYLBLPWMsdqUFmDlSSpoURtOyEFMsB8ey52xMq0+cfaTm85RotK4gvIMfY/L8x/nn7YudHOFNBTFQ=",
+    ];
+
+    const HASHES: &[&str] = &[
+        "{SHA256-CRYPT}$5$rounds=1000$0123456789abcdef$r6nzC5LUC0uVXFw52gWstJ181ms.XFW71j20yui2zG7",
+        "{BLF-CRYPT}$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a",
+        "{CRYPT}$y$j9T$LcNrhboeuUMCmuvSjm3Lo/$DZlI04CF3d3RwugaytUuIWrJL4XCBf97BhrSAvdia65",
+        "{ARGON2I}$argon2i$v=19$m=32768,t=4,p=1$x1En8mGmJp2yl+McHN/V4g$xwO+fNKGrMs757E5TBcbHgeZJuDxmbHEG/zhhKAy1As",
     ];
 
     #[test]
@@ -426,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn data_of_wrong_length_or_alphabet_is_refused_without_being_quoted() {
+    fn data_of_wrong_length_or_content_is_refused_without_being_quoted() {
         let digits = "cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56";
         for (text, message) in [
             (
@@ -448,6 +372,10 @@ mod tests {
             (
                 format!("{{CRAM-MD5}}{digits} "),
                 "CRAM-MD5: not valid base64",
+            ),
+            (
+                "{PLAIN.hex}00".to_owned(),
+                "PLAIN: a NUL in a password is not supported",
             ),
             ("{PLAIN.hex}7".to_owned(), "PLAIN: not valid hex"),
             ("{PLAIN.b64}c2VjcmV0 ".to_owned(), "PLAIN: not valid base64"),
@@ -488,10 +416,10 @@ mod tests {
         #[test]
         fn what_is_written_reads_back_the_same(
             scheme in proptest::sample::select(vec![Scheme::Plain, Scheme::CramMd5, Scheme::Ssha256, Scheme::Ssha512]),
-            bytes in proptest::collection::vec(any::<u8>(), 65..100),
+            bytes in proptest::collection::vec(1..=u8::MAX, 65..100),
         ) {
             let length = if scheme == Scheme::CramMd5 { CRAM_MD5_STATE_BYTES } else { bytes.len() };
-            let made = Verifier::from_data(scheme, &bytes[..length]).expect("valid data");
+            let made = Verifier::new(scheme, &bytes[..length]);
             let read = Verifier::parse(made.encode().as_bytes()).expect("valid text");
             prop_assert_eq!(read.scheme(), made.scheme());
             prop_assert_eq!(&read.data, &made.data);
@@ -500,6 +428,19 @@ mod tests {
         #[test]
         fn no_bytes_panic(text in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Verifier::parse(&text);
+        }
+
+        #[test]
+        fn no_mistake_in_one_byte_panics(
+            text in proptest::sample::select([SECRET, HASHES].concat()),
+            at in any::<proptest::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let mut text = text.as_bytes().to_vec();
+            let at = at.index(text.len());
+            text[at] = byte;
+            let parsed = Verifier::parse(&text).map(|verifier| verifier.scheme());
+            prop_assert_eq!(parsed, Verifier::check(&text));
         }
 
         #[test]
