@@ -17,10 +17,7 @@ use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::credential::Password;
-
-/// Longest password that can be entered, and longest that is stored.
-pub const MAX_PASSWORD_BYTES: usize = 1024;
+use crate::credential::{MAX_PASSWORD_BYTES, Password};
 
 /// Where passwords come from; tests bring their own.
 pub trait PasswordPrompt {
