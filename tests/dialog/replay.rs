@@ -407,7 +407,7 @@ fn check_greeting(lines: &[Vec<u8>]) -> Result<(), String> {
 
 impl Cut {
     /// Calls `write` for each chunk.
-    fn each(self, mut bytes: &[u8], mut write: impl FnMut(&[u8])) {
+    pub fn each(self, mut bytes: &[u8], mut write: impl FnMut(&[u8])) {
         let mut state = match self {
             Self::Random(seed) => seed | 1,
             _ => 0,
