@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub mod daemon;
 pub mod parse;
 pub mod profile;
 pub mod replay;

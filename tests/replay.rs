@@ -1,0 +1,66 @@
+//! Replays every dialog against sasld: as written, byte by byte, and in random chunks.
+//!
+//! `socket` is the built daemon on a Unix socket, one instance per profile and test, in real time; dialogs that wait
+//! longer than three seconds at a stretch are left out there, and counted aloud.
+
+#![allow(missing_docs, reason = "a test program has no readers of its documentation")]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+#[allow(dead_code, reason = "each test program uses its part of the shared module")]
+mod dialog;
+
+use dialog::daemon::{Daemon, Shared};
+use dialog::replay::{Cut, Server, replay};
+use dialog::report::{self, Fate};
+use dialog::{Dialog, Subject};
+
+/// Dialogs that wait longer than this once are replayed in virtual time only.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// The ways in which a client's bytes can arrive.
+const CUTS: [Cut; 4] = [Cut::Whole, Cut::Bytes, Cut::Random(2195), Cut::Random(4616)];
+
+/// Replays a dialog in every cut; `server` is asked for a new one each time.
+fn every_cut<S: Server>(dialog: &Dialog, mut server: impl FnMut() -> S) -> Fate {
+    for cut in CUTS {
+        if let Err(report) = replay(dialog, &mut server(), Subject::Sasld, cut) {
+            return Fate::Failed(format!("{cut:?}: {report}"));
+        }
+    }
+    Fate::Passed
+}
+
+fn over_a_socket(name: &str) {
+    let running: Mutex<HashMap<String, Arc<Daemon>>> = Mutex::default();
+    report::all(&format!("socket {name}"), &dialog::group(name), |dialog| {
+        let wait = dialog.longest_wait(Subject::Sasld);
+        if wait > LONGEST_WAIT {
+            return Fate::Skipped(format!("waits {wait:?}"));
+        }
+        let daemon = {
+            let mut running = running.lock().expect("a daemon that did not start has ended the test");
+            let profile = dialog.profile.clone();
+            Arc::clone(running.entry(profile).or_insert_with(|| Arc::new(Daemon::start(&dialog.profile))))
+        };
+        every_cut(dialog, || Shared { daemon: Arc::clone(&daemon), start: Instant::now() })
+    });
+}
+
+macro_rules! groups {
+    ($($name:ident)*) => {
+        mod socket {
+            $(#[test] fn $name() { super::over_a_socket(stringify!($name)); })*
+        }
+        #[test]
+        fn every_group_has_a_test() {
+            assert_eq!([$(stringify!($name)),*], dialog::GROUPS);
+        }
+    };
+}
+
+groups! {
+    handshake lines auth ids base64 cont cancel pipeline replies plain login cram clients secrets
+}
