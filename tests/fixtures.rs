@@ -192,7 +192,8 @@ fn a_missing_line_and_a_line_too_many_are_reported() {
 fn an_unexpected_end_and_a_missing_one_are_reported() {
     let ended = replayed("connect 1.2\nC: A\nS: OK\\t1\n", &["close"]).unwrap_err();
     assert!(ended.contains("the server closed"), "{ended}");
-    let torn = replayed("connect 1.2\nC: A\nC: B\nclosed by server\n", &["OK\t1\tuser=al", "close"]).unwrap_err();
+    let torn =
+        replayed("connect 1.2\nC: A\nC: B\nclosed by server\n", &["OK\t1\tuser=al", "close"]).unwrap_err();
     assert!(torn.contains("closed in the middle of OK\\t1\\tuser=al"), "{torn}");
     let goes_on = replayed("connect 1.2\nC: A\nclosed by server\n", &[""]).unwrap_err();
     assert!(goes_on.contains("expected the server to close"), "{goes_on}");
@@ -242,7 +243,11 @@ fn a_cram_md5_response_is_made_from_the_challenge_of_its_request() {
     assert_eq!(response.as_slice(), expected);
     assert!(line(r"CONT\t8\t{cram tim x}").bytes(&challenges).is_err(), "another request");
     assert!(
-        !line(r"CONT\t8\t{challenge}").matches(sent.replace('7', "8").as_bytes(), Subject::Sasld, &mut challenges),
+        !line(r"CONT\t8\t{challenge}").matches(
+            sent.replace('7', "8").as_bytes(),
+            Subject::Sasld,
+            &mut challenges
+        ),
         "the same challenge twice"
     );
 }

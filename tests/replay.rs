@@ -23,14 +23,18 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// The ways in which a client's bytes can arrive.
 const CUTS: [Cut; 4] = [Cut::Whole, Cut::Bytes, Cut::Random(2195), Cut::Random(4616)];
 
-/// Replays a dialog in every cut; `server` is asked for a new one each time.
-fn every_cut<S: Server>(dialog: &Dialog, mut server: impl FnMut() -> S) -> Fate {
-    for cut in CUTS {
-        if let Err(report) = replay(dialog, &mut server(), Subject::Sasld, cut) {
-            return Fate::Failed(format!("{cut:?}: {report}"));
-        }
+/// Replays a dialog in every cut, all at the same time, since most of it is waiting.
+fn every_cut<S: Server>(dialog: &Dialog, server: impl Fn() -> S + Sync) -> Fate {
+    let play = |cut| replay(dialog, &mut server(), Subject::Sasld, cut).map_err(|e| format!("{cut:?}: {e}"));
+    let play = &play;
+    let result = std::thread::scope(|scope| {
+        let cuts = CUTS.map(|cut| scope.spawn(move || play(cut)));
+        cuts.map(|cut| cut.join().expect("what goes wrong is reported")).into_iter().collect()
+    });
+    match result {
+        Ok(()) => Fate::Passed,
+        Err(report) => Fate::Failed(report),
     }
-    Fate::Passed
 }
 
 fn over_a_socket(name: &str) {
@@ -40,12 +44,16 @@ fn over_a_socket(name: &str) {
         if wait > LONGEST_WAIT {
             return Fate::Skipped(format!("waits {wait:?}"));
         }
+        let start = |daemon| Shared { daemon, start: Instant::now() };
+        if dialog.changes_files() {
+            return every_cut(dialog, || start(Arc::new(Daemon::start(&dialog.profile))));
+        }
         let daemon = {
             let mut running = running.lock().expect("a daemon that did not start has ended the test");
             let profile = dialog.profile.clone();
             Arc::clone(running.entry(profile).or_insert_with(|| Arc::new(Daemon::start(&dialog.profile))))
         };
-        every_cut(dialog, || Shared { daemon: Arc::clone(&daemon), start: Instant::now() })
+        every_cut(dialog, || start(Arc::clone(&daemon)))
     });
 }
 

@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
@@ -39,9 +39,7 @@ impl Daemon {
         if let Some(secrets) = profile.secrets() {
             write_secrets(path, &secrets).expect("a writable folder");
         }
-        let config = path.join("sasld.yaml");
-        let settings = profile.configuration("sasld.yaml", path);
-        fs::write(&config, format!("{}{settings}", listener_and_passdb(path))).expect("a writable folder");
+        let config = configuration(&profile, path);
         let mut process = Command::new(env!("CARGO_BIN_EXE_sasld"))
             .args(["serve", "--config"])
             .arg(&config)
@@ -86,17 +84,21 @@ impl Drop for Daemon {
     }
 }
 
-/// The part of the configuration that depends on the folder and on who runs the test.
-fn listener_and_passdb(dir: &Path) -> String {
+/// Writes the configuration of a profile into a folder: what the profile says, and what depends on the folder and on
+/// who runs the test.
+pub fn configuration(profile: &Profile, dir: &Path) -> PathBuf {
     let user = User::from_uid(Uid::effective()).ok().flatten().expect("we have a name");
     let group = Group::from_gid(Gid::effective()).ok().flatten().expect("our group has a name");
-    format!(
-        "listeners:\n  - unix: {dir}/auth\n    owner: {}\n    group: {}\n    mode: \"0600\"\n\
-         passdbs:\n  - secrets_file: {dir}/secrets\n",
-        user.name,
-        group.name,
-        dir = dir.display(),
-    )
+    let place = dir.display();
+    let settings = profile.configuration("sasld.yaml", dir);
+    let text = format!(
+        "listeners:\n  - unix: {place}/auth\n    owner: {}\n    group: {}\n    mode: \"0600\"\n\
+         passdbs:\n  - secrets_file: {place}/secrets\n{settings}",
+        user.name, group.name,
+    );
+    let file = dir.join("sasld.yaml");
+    fs::write(&file, text).expect("a writable folder");
+    file
 }
 
 /// Puts a secrets file in place the way editors should: whole, and readable by its owner alone from the start.
@@ -106,6 +108,12 @@ pub fn write_secrets(dir: &Path, contents: &[u8]) -> io::Result<()> {
     fs::set_permissions(&fresh, Permissions::from_mode(0o600))?;
     fs::write(&fresh, contents)?;
     fs::rename(fresh, dir.join("secrets"))
+}
+
+/// Takes the secrets file away. It goes on existing under another name, or a later one could get its inode and would
+/// pass for the same file, edited.
+pub fn remove_secrets(dir: &Path) -> io::Result<()> {
+    fs::rename(dir.join("secrets"), dir.join("secrets.removed"))
 }
 
 /// One connection after another to a daemon that others use too.
@@ -131,7 +139,7 @@ impl Server for Shared {
                 self.daemon.wait_for("event=secrets_loaded");
             }
             None => {
-                fs::remove_file(dir.join("secrets"))?;
+                remove_secrets(dir)?;
                 self.daemon.wait_for("event=secrets_not_loaded");
             }
         }

@@ -42,7 +42,7 @@ pub const GROUPS: &[&str] = &[
 pub const REFUSED: &str = "Invalid user name or password";
 
 /// What sasld adds when a password came without TLS although TLS is required. Written `{needs-tls}`.
-pub const NEEDS_TLS: &str = "Plaintext authentication needs an encrypted connection (TLS)";
+pub const NEEDS_TLS: &str = "This login needs an encrypted connection; switch on STARTTLS or SSL/TLS";
 
 /// Who a step is for. A dialog is replayed against one of them at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,9 +132,12 @@ pub enum Action {
 impl Dialog {
     /// The steps that concern `subject`.
     pub fn steps_for(&self, subject: Subject) -> impl Iterator<Item = &Step> {
-        self.steps
-            .iter()
-            .filter(move |step| step.only.is_none_or(|only| only == subject))
+        self.steps.iter().filter(move |step| step.only.is_none_or(|only| only == subject))
+    }
+
+    /// Whether it leaves the secrets file different from what the profile says.
+    pub fn changes_files(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, Action::Secrets(_)))
     }
 
     /// The longest single wait the dialog asks for with `subject`.
@@ -162,8 +165,7 @@ pub fn fixtures() -> PathBuf {
 pub fn group(group: &str) -> Vec<Dialog> {
     let folder = fixtures().join(group);
     let mut dialogs = BTreeMap::new();
-    for entry in std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
-    {
+    for entry in std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
         let path = entry.expect("a folder that opens can be listed").path();
         assert!(
             path.extension().is_some_and(|e| e == "dialog"),
@@ -172,8 +174,7 @@ pub fn group(group: &str) -> Vec<Dialog> {
         );
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let name = format!("{group}/{stem}");
-        let source =
-            std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let source = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let dialog = parse::dialog(&name, &source).unwrap_or_else(|e| panic!("{name}.dialog:{e}"));
         dialogs.insert(name, dialog);
     }

@@ -14,10 +14,7 @@ const NOTHING_MORE: Duration = Duration::from_millis(200);
 /// # Errors
 /// `LINE: what is wrong`.
 pub fn dialog(name: &str, source: &str) -> Result<Dialog, String> {
-    let mut lines = source
-        .lines()
-        .enumerate()
-        .map(|(index, line)| (index + 1, line));
+    let mut lines = source.lines().enumerate().map(|(index, line)| (index + 1, line));
     let (_, title) = lines.next().ok_or("1: the file is empty")?;
     let mut dialog = Dialog {
         name: name.to_owned(),
@@ -99,20 +96,11 @@ fn whole(dialog: &Dialog) -> Result<(), &'static str> {
 
 /// Appends a step; consecutive `C:` lines of one connection become one write.
 fn push(steps: &mut Vec<Step>, step: Step, new_write: bool) {
-    if let (
-        Action::Send {
-            lines: more,
-            unfinished,
-        },
-        Some(last),
-        false,
-    ) = (&step.action, steps.last_mut(), new_write)
+    if let (Action::Send { lines: more, unfinished }, Some(last), false) =
+        (&step.action, steps.last_mut(), new_write)
         && last.connection == step.connection
         && last.only == step.only
-        && let Action::Send {
-            lines,
-            unfinished: earlier @ false,
-        } = &mut last.action
+        && let Action::Send { lines, unfinished: earlier @ false } = &mut last.action
     {
         lines.extend_from_slice(more);
         *earlier = *unfinished;
@@ -154,10 +142,7 @@ fn steps(number: usize, line: &str) -> Result<Vec<Step>, String> {
 
 /// Takes `[name]` or `(name)` from the front.
 fn bracket(text: &str, open: char, close: char) -> (Option<&str>, &str) {
-    match text
-        .strip_prefix(open)
-        .and_then(|inner| inner.split_once(close))
-    {
+    match text.strip_prefix(open).and_then(|inner| inner.split_once(close)) {
         Some((inside, rest)) => (Some(inside), rest),
         None => (None, text),
     }
@@ -180,18 +165,13 @@ fn expected(rest: &str) -> Result<Vec<Action>, String> {
         None => (false, rest),
     };
     let lines = Line::parse(after_colon(rest)?)?.unrolled();
-    Ok(lines
-        .into_iter()
-        .map(|line| Action::Expect { line, any_order })
-        .collect())
+    Ok(lines.into_iter().map(|line| Action::Expect { line, any_order }).collect())
 }
 
 fn after_colon(rest: &str) -> Result<&str, String> {
     match rest {
         ":" => Ok(""),
-        _ => rest
-            .strip_prefix(": ")
-            .ok_or_else(|| format!("expected `: ` instead of `{rest}`")),
+        _ => rest.strip_prefix(": ").ok_or_else(|| format!("expected `: ` instead of `{rest}`")),
     }
 }
 
@@ -208,9 +188,7 @@ fn event(text: &str) -> Result<Action, String> {
         "secrets file removed" => Action::Secrets(None),
         _ => {
             if let Some(minor) = text.strip_prefix("connect 1.") {
-                Action::Connect {
-                    minor: Some(minor.to_owned()),
-                }
+                Action::Connect { minor: Some(minor.to_owned()) }
             } else if let Some(time) = text.strip_prefix("after ") {
                 Action::After(seconds(time)?)
             } else if let Some(time) = text.strip_prefix("nothing for ") {
@@ -227,7 +205,5 @@ fn event(text: &str) -> Result<Action, String> {
 /// `150s`
 fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.strip_suffix('s').and_then(|n| n.parse().ok());
-    number
-        .map(Duration::from_secs)
-        .ok_or_else(|| format!("`{text}` is not a time like `2s`"))
+    number.map(Duration::from_secs).ok_or_else(|| format!("`{text}` is not a time like `2s`"))
 }

@@ -85,36 +85,19 @@ struct Connection {
 ///
 /// # Errors
 /// `name.dialog:LINE: what happened instead`, and what was said before.
-pub fn replay(
-    dialog: &Dialog,
-    server: &mut dyn Server,
-    subject: Subject,
-    cut: Cut,
-) -> Result<(), String> {
-    let mut replay = Replay {
-        server,
-        subject,
-        cut,
-        connections: BTreeMap::new(),
-        log: String::new(),
-    };
+pub fn replay(dialog: &Dialog, server: &mut dyn Server, subject: Subject, cut: Cut) -> Result<(), String> {
+    let mut replay = Replay { server, subject, cut, connections: BTreeMap::new(), log: String::new() };
     let steps: Vec<&Step> = dialog.steps_for(subject).collect();
     let mut rest = steps.as_slice();
     while let Some(step) = rest.first() {
         let count = unordered(rest);
         replay.step(&rest[..count], &steps).map_err(|what| {
-            format!(
-                "{}.dialog:{}: {what}\nas far as it went:\n{}",
-                dialog.name, step.line_number, replay.log
-            )
+            format!("{}.dialog:{}: {what}\nas far as it went:\n{}", dialog.name, step.line_number, replay.log)
         })?;
         rest = &rest[count..];
     }
     replay.at_the_end().map_err(|what| {
-        format!(
-            "{}.dialog: at the end: {what}\nas far as it went:\n{}",
-            dialog.name, replay.log
-        )
+        format!("{}.dialog: at the end: {what}\nas far as it went:\n{}", dialog.name, replay.log)
     })
 }
 
@@ -122,13 +105,7 @@ pub fn replay(
 fn unordered(steps: &[&Step]) -> usize {
     let together = steps.iter().take_while(|step| {
         step.connection == steps[0].connection
-            && matches!(
-                step.action,
-                Action::Expect {
-                    any_order: true,
-                    ..
-                }
-            )
+            && matches!(step.action, Action::Expect { any_order: true, .. })
     });
     together.count().max(1)
 }
@@ -147,10 +124,7 @@ impl Replay<'_> {
         let name = step.connection.as_str();
         match &step.action {
             Action::Connect { minor } => {
-                let peer = self
-                    .server
-                    .connect()
-                    .map_err(|e| format!("cannot connect: {e}"))?;
+                let peer = self.server.connect().map_err(|e| format!("cannot connect: {e}"))?;
                 let connection = Connection {
                     peer,
                     greeting: Some(Vec::new()),
@@ -158,11 +132,7 @@ impl Replay<'_> {
                     sent_at: self.server.now(),
                     due: Due::Sometime,
                 };
-                if self
-                    .connections
-                    .insert(name.to_owned(), connection)
-                    .is_some()
-                {
+                if self.connections.insert(name.to_owned(), connection).is_some() {
                     return Err(format!("connection [{name}] is open already"));
                 }
                 if !greeting_is_written_out(name, all) {
@@ -171,10 +141,7 @@ impl Replay<'_> {
                     }
                 }
                 match minor {
-                    Some(minor) => self.send(
-                        name,
-                        format!("VERSION\t1\t{minor}\nCPID\t12345\n").as_bytes(),
-                    ),
+                    Some(minor) => self.send(name, format!("VERSION\t1\t{minor}\nCPID\t12345\n").as_bytes()),
                     None => Ok(()),
                 }
             }
@@ -200,19 +167,13 @@ impl Replay<'_> {
             }
             Action::Silence(time) => match self.connection(name)?.peer.receive(*time) {
                 Received::Nothing => Ok(()),
-                other => Err(format!(
-                    "expected nothing for {time:?}, but: {}",
-                    other.shown()
-                )),
+                other => Err(format!("expected nothing for {time:?}, but: {}", other.shown())),
             },
             Action::ClosedByServer => {
                 match self.connection(name)?.peer.receive(PATIENCE) {
                     Received::Closed { torn } if torn.is_empty() => {}
                     other => {
-                        return Err(format!(
-                            "expected the server to close, but: {}",
-                            other.shown()
-                        ));
+                        return Err(format!("expected the server to close, but: {}", other.shown()));
                     }
                 }
                 self.connections.remove(name);
@@ -236,10 +197,7 @@ impl Replay<'_> {
                 }
             }
             Action::Secrets(contents) => {
-                let contents = contents
-                    .as_ref()
-                    .map(|line| line.bytes(&Challenges::new()))
-                    .transpose()?;
+                let contents = contents.as_ref().map(|line| line.bytes(&Challenges::new())).transpose()?;
                 self.server
                     .change_secrets(contents.as_deref())
                     .map_err(|e| format!("cannot change the secrets file: {e}"))
@@ -262,10 +220,7 @@ impl Replay<'_> {
             let actual = self.line(name)?;
             let subject = self.subject;
             let challenges = &mut self.connection(name)?.challenges;
-            let Some(found) = open
-                .iter()
-                .position(|line| line.matches(&actual, subject, challenges))
-            else {
+            let Some(found) = open.iter().position(|line| line.matches(&actual, subject, challenges)) else {
                 return Err(format!("got {}", shown(&actual)));
             };
             open.swap_remove(found);
@@ -280,10 +235,7 @@ impl Replay<'_> {
         let Received::Line(line) = received else {
             return Err(received.shown());
         };
-        let (sent_at, due) = (
-            connection.sent_at,
-            std::mem::replace(&mut connection.due, Due::Sometime),
-        );
+        let (sent_at, due) = (connection.sent_at, std::mem::replace(&mut connection.due, Due::Sometime));
         if let Some(greeting) = &mut connection.greeting {
             greeting.push(line.clone());
             if line == b"DONE" {
@@ -297,10 +249,9 @@ impl Replay<'_> {
             Due::AtOnce if took > AT_ONCE => {
                 Err(format!("{} came after {took:?}, not at once", shown(&line)))
             }
-            Due::After(time) if took < time / 2 || took > time * 3 / 2 => Err(format!(
-                "{} came after {took:?} instead of about {time:?}",
-                shown(&line)
-            )),
+            Due::After(time) if took < time / 2 || took > time * 3 / 2 => {
+                Err(format!("{} came after {took:?} instead of about {time:?}", shown(&line)))
+            }
             _ => Ok(line),
         }
     }
@@ -329,17 +280,11 @@ impl Replay<'_> {
     }
 
     fn connection(&mut self, name: &str) -> Result<&mut Connection, String> {
-        self.connections
-            .get_mut(name)
-            .ok_or_else(|| format!("no connection [{name}] is open"))
+        self.connections.get_mut(name).ok_or_else(|| format!("no connection [{name}] is open"))
     }
 
     fn note(&mut self, who: char, name: &str, line: &[u8]) {
-        let name = if name.is_empty() {
-            String::new()
-        } else {
-            format!("[{name}]")
-        };
+        let name = if name.is_empty() { String::new() } else { format!("[{name}]") };
         let _ = writeln!(self.log, "  {who}{name}: {}", shown(line));
     }
 }
@@ -357,10 +302,7 @@ fn greeting_is_written_out(connection: &str, steps: &[&Step]) -> bool {
 
 /// What every greeting has to be, whatever the dialog is about.
 fn check_greeting(lines: &[Vec<u8>]) -> Result<(), String> {
-    let text: Vec<_> = lines
-        .iter()
-        .map(|line| String::from_utf8_lossy(line))
-        .collect();
+    let text: Vec<_> = lines.iter().map(|line| String::from_utf8_lossy(line)).collect();
     let wrong = |what: &str| Err(format!("greeting: {what}: {text:?}"));
     let size: usize = lines.iter().map(|line| line.len() + 1).sum();
     if size >= GREETING_LIMIT {
@@ -372,34 +314,25 @@ fn check_greeting(lines: &[Vec<u8>]) -> Result<(), String> {
     if version != "VERSION\t1\t2" {
         return wrong("VERSION 1.2 is not first");
     }
-    let names: Vec<&str> = mechanisms
-        .iter()
-        .filter_map(|line| line.strip_prefix("MECH\t"))
-        .collect();
+    let names: Vec<&str> = mechanisms.iter().filter_map(|line| line.strip_prefix("MECH\t")).collect();
     if names.is_empty() || names.len() != mechanisms.len() {
         return wrong("between VERSION and SPID stand MECH lines, at least one");
     }
-    if names.iter().any(|line| {
-        line.split('\t')
-            .next()
-            .is_none_or(|name| name.is_empty() || name.ends_with("-PLUS"))
-    }) {
+    if names
+        .iter()
+        .any(|line| line.split('\t').next().is_none_or(|name| name.is_empty() || name.ends_with("-PLUS")))
+    {
         return wrong("a mechanism nobody can use");
     }
     let number = |line: &str, key: &str| {
-        line.strip_prefix(key).is_some_and(|n| {
-            n.parse::<u32>()
-                .is_ok_and(|parsed| parsed > 0 && parsed.to_string() == n)
-        })
+        line.strip_prefix(key)
+            .is_some_and(|n| n.parse::<u32>().is_ok_and(|parsed| parsed > 0 && parsed.to_string() == n))
     };
     if !number(spid, "SPID\t") || !number(cuid, "CUID\t") {
         return wrong("SPID and CUID are numbers from 1");
     }
     let hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
-    if !cookie
-        .strip_prefix("COOKIE\t")
-        .is_some_and(|c| c.len() == 32 && c.chars().all(hex))
-    {
+    if !cookie.strip_prefix("COOKIE\t").is_some_and(|c| c.len() == 32 && c.chars().all(hex)) {
         return wrong("COOKIE is 32 hex digits");
     }
     Ok(())

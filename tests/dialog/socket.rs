@@ -20,19 +20,14 @@ impl Socket {
     pub fn connect(path: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(path)?;
         stream.set_write_timeout(Some(Duration::from_secs(10)))?;
-        Ok(Self {
-            stream,
-            unread: Vec::new(),
-        })
+        Ok(Self { stream, unread: Vec::new() })
     }
 
     /// More bytes into `unread`. `None` when the connection is over, `Some(false)` when the time is.
     fn fill(&mut self, within: Duration) -> Option<bool> {
         // A timeout of zero would mean none at all.
         let within = within.max(Duration::from_millis(1));
-        self.stream
-            .set_read_timeout(Some(within))
-            .expect("not zero");
+        self.stream.set_read_timeout(Some(within)).expect("not zero");
         let mut chunk = [0; 16384];
         match self.stream.read(&mut chunk) {
             Ok(0) => None,
@@ -73,9 +68,7 @@ impl Peer for Socket {
             let left = until.saturating_duration_since(Instant::now());
             match self.fill(left) {
                 None => {
-                    return Received::Closed {
-                        torn: std::mem::take(&mut self.unread),
-                    };
+                    return Received::Closed { torn: std::mem::take(&mut self.unread) };
                 }
                 Some(false) if left.is_zero() => return Received::Nothing,
                 Some(_) => {}

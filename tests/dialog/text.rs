@@ -126,30 +126,19 @@ impl Line {
             match piece {
                 Piece::Bytes(bytes) => out.extend_from_slice(bytes),
                 Piece::Base64(line) => {
-                    out.extend_from_slice(
-                        BASE64_STANDARD.encode(line.expand(challenge)?).as_bytes(),
-                    );
+                    out.extend_from_slice(BASE64_STANDARD.encode(line.expand(challenge)?).as_bytes());
                 }
-                Piece::Repeat(times, line) => {
-                    out.extend_from_slice(&line.expand(challenge)?.repeat(*times))
-                }
+                Piece::Repeat(times, line) => out.extend_from_slice(&line.expand(challenge)?.repeat(*times)),
                 Piece::First(count, line) => {
                     let all = line.expand(challenge)?;
                     out.extend_from_slice(&all[..all.len().min(*count)]);
                 }
-                Piece::Upper(line) => {
-                    out.extend_from_slice(&line.expand(challenge)?.to_ascii_uppercase())
-                }
+                Piece::Upper(line) => out.extend_from_slice(&line.expand(challenge)?.to_ascii_uppercase()),
                 Piece::Digest(password) => {
-                    let challenge =
-                        challenge.ok_or("no {challenge} was received for this request id")?;
+                    let challenge = challenge.ok_or("no {challenge} was received for this request id")?;
                     out.extend_from_slice(digest(&password.expand(None)?, challenge).as_bytes());
                 }
-                Piece::Range(..)
-                | Piece::Reason(_)
-                | Piece::Digits
-                | Piece::Cookie
-                | Piece::Challenge => {
+                Piece::Range(..) | Piece::Reason(_) | Piece::Digits | Piece::Cookie | Piece::Challenge => {
                     return Err("a placeholder for server lines in bytes to send".into());
                 }
             }
@@ -224,8 +213,8 @@ fn escape(rest: &mut &str) -> Result<u8, String> {
         Some(c @ ('\\' | '{' | '}')) => (c as u8, 1),
         Some('x') => {
             let digits = after.get(1..3).ok_or("`\\x` needs two digits")?;
-            let byte = u8::from_str_radix(digits, 16)
-                .map_err(|_| format!("`\\x{digits}` is not hexadecimal"))?;
+            let byte =
+                u8::from_str_radix(digits, 16).map_err(|_| format!("`\\x{digits}` is not hexadecimal"))?;
             (byte, 3)
         }
         other => return Err(format!("unknown escape `\\{}`", other.unwrap_or(' '))),
@@ -236,9 +225,7 @@ fn escape(rest: &mut &str) -> Result<u8, String> {
 
 /// Reads a placeholder after its `{`, up to and with its `}`.
 fn placeholder(rest: &mut &str) -> Result<Piece, String> {
-    let end = rest
-        .find([' ', '}'])
-        .ok_or("a `{` that is never closed; write it `\\{`")?;
+    let end = rest.find([' ', '}']).ok_or("a `{` that is never closed; write it `\\{`")?;
     let name = &rest[..end];
     *rest = &rest[end..];
     let argument = |rest: &mut &str| -> Result<Line, String> {
@@ -258,29 +245,20 @@ fn placeholder(rest: &mut &str) -> Result<Piece, String> {
         "first" => Piece::First(count(rest)?, argument(rest)?),
         "cram" => {
             let text = rest.trim_start_matches(' ');
-            let blank = text
-                .find(' ')
-                .ok_or("`{cram USER PASSWORD}` has a blank between the two")?;
-            let user = text[..blank].as_bytes().to_vec();
+            let blank = text.find(' ').ok_or("`{cram USER PASSWORD}` has a blank between the two")?;
+            let user = text.as_bytes()[..blank].to_vec();
             *rest = &text[blank..];
-            let response = vec![
-                Piece::Bytes(user),
-                Piece::Bytes(b" ".to_vec()),
-                Piece::Digest(argument(rest)?),
-            ];
+            let response =
+                vec![Piece::Bytes(user), Piece::Bytes(b" ".to_vec()), Piece::Digest(argument(rest)?)];
             Piece::Base64(Line(response))
         }
-        _ => match name
-            .split_once("..")
-            .map(|(from, to)| (from.parse(), to.parse()))
-        {
+        _ => match name.split_once("..").map(|(from, to)| (from.parse(), to.parse())) {
             Some((Ok(from), Ok(to))) => Piece::Range(from, to),
             _ => return Err(format!("unknown placeholder `{{{name}}}`")),
         },
     };
-    *rest = rest
-        .strip_prefix('}')
-        .ok_or_else(|| format!("`{{{name}` is not closed, or takes no argument"))?;
+    *rest =
+        rest.strip_prefix('}').ok_or_else(|| format!("`{{{name}` is not closed, or takes no argument"))?;
     Ok(piece)
 }
 
@@ -288,9 +266,7 @@ fn placeholder(rest: &mut &str) -> Result<Piece, String> {
 fn count(rest: &mut &str) -> Result<usize, String> {
     let text = rest.trim_start_matches(' ');
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let number = text[..digits]
-        .parse()
-        .map_err(|_| "a number is missing".to_owned())?;
+    let number = text[..digits].parse().map_err(|_| "a number is missing".to_owned())?;
     *rest = &text[digits..];
     Ok(number)
 }
@@ -300,11 +276,8 @@ fn digest(password: &[u8], challenge: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut mac = Hmac::<Md5>::new_from_slice(password).expect("HMAC takes a key of any length");
     mac.update(challenge);
-    mac.finalize()
-        .into_bytes()
-        .iter()
-        .fold(String::new(), |mut hex, byte| {
-            write!(hex, "{byte:02x}").expect("a String takes everything");
-            hex
-        })
+    mac.finalize().into_bytes().iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("a String takes everything");
+        hex
+    })
 }
