@@ -1,7 +1,7 @@
 //! Passwords, and what is stored to check them.
 //!
 //! `Password` is what a client offers, [`Verifier`] what is stored for a user in one scheme, [`Verifiers`] the password
-//! field of a user's line, [`CramMd5Key`] what CRAM-MD5 needs instead of a password. Whoever checks one against the
+//! field of a user's line, [`CramMd5Key`] what CRAM-MD5 needs instead of a password; [`derive()`] makes new verifiers. Whoever checks one against the
 //! other gets a [`Proof`] or nothing; there is no other way to come by a proof.
 //!
 //! Everything here is arithmetic: no files, no clock, no random source. A wrong password is `None`, never an error; a
@@ -10,7 +10,9 @@
 #![forbid(unsafe_code)]
 
 mod cram_md5;
+mod derive;
 mod encoding;
+mod error;
 mod field;
 mod hash;
 mod scheme;
@@ -21,10 +23,12 @@ use core::fmt;
 use zeroize::Zeroizing;
 
 pub use cram_md5::CramMd5Key;
+pub use derive::{DeriveError, derive};
+pub use error::VerifierError;
 pub use field::Verifiers;
 pub use hash::Flaw;
 pub use scheme::{Cost, Scheme};
-pub use verify::{Verifier, VerifierError};
+pub use verify::Verifier;
 
 /// Longest password that can ever be right, in bytes. The cost of some hashes grows with the password.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
