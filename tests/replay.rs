@@ -1,5 +1,6 @@
 //! Replays every dialog against sasld: as written, byte by byte, and in random chunks.
 //!
+//! `memory` is a `Session` in virtual time, so that 150 seconds and a day are nothing.
 //! `socket` is the built daemon on a Unix socket, one instance per profile and test, in real time; dialogs that wait
 //! longer than three seconds at a stretch are left out there, and counted aloud.
 
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 mod dialog;
 
 use dialog::daemon::{Daemon, Shared};
+use dialog::memory::Memory;
 use dialog::replay::{Cut, Server, replay};
 use dialog::report::{self, Fate};
 use dialog::{Dialog, Subject};
@@ -37,6 +39,12 @@ fn every_cut<S: Server>(dialog: &Dialog, server: impl Fn() -> S + Sync) -> Fate 
     }
 }
 
+fn in_memory(name: &str) {
+    report::all(&format!("memory {name}"), &dialog::group(name), |dialog| {
+        every_cut(dialog, || Memory::start(&dialog.profile))
+    });
+}
+
 fn over_a_socket(name: &str) {
     let running: Mutex<HashMap<String, Arc<Daemon>>> = Mutex::default();
     report::all(&format!("socket {name}"), &dialog::group(name), |dialog| {
@@ -59,6 +67,9 @@ fn over_a_socket(name: &str) {
 
 macro_rules! groups {
     ($($name:ident)*) => {
+        mod memory {
+            $(#[test] fn $name() { super::in_memory(stringify!($name)); })*
+        }
         mod socket {
             $(#[test] fn $name() { super::over_a_socket(stringify!($name)); })*
         }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub mod daemon;
+pub mod memory;
 pub mod parse;
 pub mod profile;
 pub mod replay;
