@@ -1,1 +1,23 @@
-//! x
+//! sasld answers one question for a mail server: is this user who he says?
+//!
+//! The modules are the path of a request, in this order.
+//!
+//! - [`server`] accepts the mail server's connections, moves bytes and keeps time.
+//! - [`wire`] turns bytes into the Dovecot auth protocol's commands, and replies into bytes.
+//! - [`session`] is one connection: its handshake, its open exchanges, one reply for each, under
+//!   the rules of a [`policy`].
+//! - [`sasl`] holds the mechanisms, each a state machine that ends in a question or a verdict.
+//! - [`passdb`] answers the question from the configured password databases.
+//! - [`secrets`] is the file that one of them reads and the admin commands write.
+//! - [`credential`] is what is stored for a user, and whether a password matches it.
+//!
+//! `credential`, `sasl`, `wire`, `policy` and `session` are pure: no sockets, files, clocks or
+//! randomness of their own, so that a whole login runs inside a unit test. `docs/flow.md` follows
+//! one request hop by hop.
+
+pub mod config;
+pub mod credential;
+pub mod policy;
+pub mod sasl;
+pub mod session;
+pub mod wire;

@@ -1,0 +1,4 @@
+//! The commands.
+
+pub mod prompt;
+pub mod user;

@@ -1,0 +1,262 @@
+//! What the operator decides: `sasld.yaml` and the files of `conf.d` beside it, read into a
+//! [`Config`] that holds no invalid value, so that nobody checks it again.
+//!
+//! In reading order: [`load`](Config::load) reads the files and refuses those that others could have
+//! written; `file` turns YAML into a tree with lines and columns; `check` (with `listeners` and `services`) turns
+//! trees into a [`Config`], by way of `item` (keys) and `values` (scalars). Every mistake in every
+//! file is reported at once, each as `file:line:column: key: what`; see [`ConfigError`]. With any
+//! mistake there is no configuration at all: a reload keeps the one that is running.
+//!
+//! The keys are described in `docs/configuration.md`; the shipped `packaging/sasld.yaml` shows all
+//! of them with the defaults written here.
+
+#![forbid(unsafe_code)]
+
+mod accounts;
+mod check;
+mod file;
+mod item;
+mod listeners;
+mod load;
+mod mistake;
+mod services;
+mod values;
+
+use core::net::SocketAddr;
+use core::num::NonZeroU16;
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+pub use accounts::{Account, Accounts, SystemAccounts};
+pub use check::Source;
+pub use file::MAX_FILE_BYTES;
+pub use load::DEFAULT_PATH;
+pub use mistake::{ConfigError, Mistake, Place};
+
+/// The whole configuration, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where mail servers connect; at least one, no two at the same place.
+    pub listeners: Vec<Listener>,
+    /// Offered mechanisms in the configured order; at least one, none twice.
+    pub mechanisms: Vec<Mechanism>,
+    /// PLAIN and LOGIN only over TLS.
+    pub require_tls: bool,
+    /// Sources of verdicts in the order asked; at least one.
+    pub passdbs: Vec<Passdb>,
+    /// What is different for mail servers that name one of these services.
+    pub services: BTreeMap<String, Service>,
+    /// Which user names there are.
+    pub usernames: NameRules,
+    /// How long after its arrival a refusal leaves, before jitter; at most 5 s.
+    pub refusal_delay: Duration,
+    /// Time for everything about one exchange, 1 s to 9 s; more than `refusal_delay` × 1.25.
+    pub deadline: Duration,
+    /// How a missing verdict is told to the mail server.
+    pub on_outage: OnOutage,
+    /// Threads for expensive hashes; `None` is one for each core.
+    pub hash_threads: Option<NonZeroU16>,
+    /// What a client can make sasld hold.
+    pub limits: Limits,
+    /// What is logged.
+    pub log_level: LogLevel,
+}
+
+/// One place where mail servers connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// A Unix socket, bound by sasld or handed over by systemd.
+    Unix(UnixListener),
+    /// A TCP port.
+    Tcp(TcpListener),
+}
+
+/// A Unix socket and who may use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixListener {
+    /// Absolute, at most 107 bytes.
+    pub path: PathBuf,
+    /// Its owner.
+    pub owner: Account,
+    /// Its group.
+    pub group: Account,
+    /// Permission bits, at most `0o777`.
+    pub mode: u32,
+    /// The only users whose processes may connect; `None` leaves it to the permissions.
+    pub peers: Option<Vec<Account>>,
+}
+
+/// A TCP port and who may use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpListener {
+    /// Loopback, unless `allow` lists networks; the port is not 0.
+    pub address: SocketAddr,
+    /// The only networks that may connect; `None` on a loopback address leaves it to that.
+    pub allow: Option<Vec<IpNet>>,
+}
+
+/// A SASL mechanism that can be configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mechanism {
+    /// RFC 4616.
+    Plain,
+    /// draft-murchison-sasl-login.
+    Login,
+    /// RFC 2195.
+    CramMd5,
+}
+
+impl Mechanism {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Login, Self::CramMd5];
+
+    /// As IANA registers it and EHLO shows it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+            Self::CramMd5 => "CRAM-MD5",
+        }
+    }
+}
+
+/// A source of verdicts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Passdb {
+    /// A file of users and their verifiers.
+    SecretsFile {
+        /// Absolute; no other passdb has the same.
+        path: PathBuf,
+        /// A wrong password here is not the last word: the next passdb is asked.
+        continue_on_refusal: bool,
+    },
+}
+
+/// The rules for one service, complete: what its section does not say is taken from the whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// A part of [`Config::mechanisms`], in that order; at least one.
+    pub mechanisms: Vec<Mechanism>,
+    /// PLAIN and LOGIN only over TLS.
+    pub require_tls: bool,
+    /// The only networks users may come from; `None` is everywhere.
+    pub allow_nets: Option<Vec<IpNet>>,
+}
+
+/// Which user names there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameRules {
+    /// The characters a name may have; empty allows everything printable.
+    pub allowed_characters: String,
+    /// ASCII capitals are made small before anything else looks at the name.
+    pub lowercase: bool,
+}
+
+/// How a missing verdict is told to a mail server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnOutage {
+    /// By closing to clients that read every FAIL as permanent, by `FAIL code=temp_fail` to others.
+    Auto,
+    /// Always by closing the connection.
+    Close,
+    /// Always by `FAIL code=temp_fail`.
+    Fail,
+}
+
+/// What clients can make sasld hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections of mail servers, 1 to 1 000 000; more wait to be accepted.
+    pub connections: u32,
+    /// Open exchanges on one connection, 1 to 65 536; beyond, the oldest one waiting for its client goes.
+    pub exchanges_per_connection: u32,
+}
+
+/// What is logged: this and everything graver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What stops sasld from doing its work.
+    Error,
+    /// What somebody should look at.
+    Warn,
+    /// Every attempt.
+    Info,
+    /// What each connection does.
+    Debug,
+    /// Everything but secrets.
+    Trace,
+}
+
+/// The defaults: the only place where they are written in code.
+mod default {
+    use super::{Limits, LogLevel, Mechanism, OnOutage};
+    use core::time::Duration;
+
+    pub(super) const SOCKET: &str = "/var/spool/postfix/private/auth";
+    pub(super) const OWNER: &str = "postfix";
+    pub(super) const GROUP: &str = "postfix";
+    pub(super) const MODE: u32 = 0o660;
+    pub(super) const MECHANISMS: [Mechanism; 3] = Mechanism::ALL;
+    pub(super) const REQUIRE_TLS: bool = true;
+    pub(super) const SECRETS_FILE: &str = "/etc/sasld/secrets";
+    pub(super) const CONTINUE_ON_REFUSAL: bool = false;
+    pub(super) const ALLOWED_CHARACTERS: &str =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_@";
+    pub(super) const LOWERCASE: bool = true;
+    pub(super) const REFUSAL_DELAY: Duration = Duration::from_secs(2);
+    pub(super) const DEADLINE: Duration = Duration::from_secs(8);
+    pub(super) const ON_OUTAGE: OnOutage = OnOutage::Auto;
+    pub(super) const HASH_THREADS: u32 = 0;
+    pub(super) const LIMITS: Limits = Limits {
+        connections: 10_000,
+        exchanges_per_connection: 1_024,
+    };
+    pub(super) const LOG_LEVEL: LogLevel = LogLevel::Info;
+}
+
+impl Config {
+    /// The configuration in which nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// The default socket belongs to Postfix; without its user or group in `accounts` there is
+    /// nobody to give it to.
+    pub fn defaults(accounts: &dyn Accounts) -> Result<Self, ConfigError> {
+        Self::from_sources(&[Source::new(DEFAULT_PATH, "# nothing")], accounts)
+    }
+
+    /// What is allowed and still worth a second look, one sentence each; for `sasld check`.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for listener in &self.listeners {
+            match listener {
+                Listener::Unix(UnixListener {
+                    path,
+                    mode,
+                    peers: None,
+                    ..
+                }) if mode & 0o002 != 0 => {
+                    let path = path.display();
+                    warnings.push(format!(
+                        "{path}: mode {mode:04o} lets every local user guess passwords here"
+                    ));
+                }
+                Listener::Tcp(TcpListener {
+                    address,
+                    allow: Some(networks),
+                }) if networks.iter().any(|network| network.prefix_len() == 0) => {
+                    warnings.push(format!(
+                        "{address}: every address is allowed, and passwords cross the network in the clear"
+                    ));
+                }
+                Listener::Unix(_) | Listener::Tcp(_) => {}
+            }
+        }
+        warnings
+    }
+}

@@ -1,0 +1,242 @@
+//! Rewriting a secrets file: one writer at a time, and every reader sees the old version or the new one.
+//!
+//! Writers exclude each other by flock(2) on a lock file beside the secrets file (`.NAME.lock`), which stays there: a
+//! lock on the file itself would vanish with each rename, and a lock on the directory could be held by anybody who may
+//! list it. Under the lock the temporary file can have a fixed name (`.NAME.new`), and one that a killed writer left is
+//! simply replaced. It is private from its first byte, gets the owner, mode and ACL of the old file, is flushed to disk
+//! and renamed over it. Behind a symbolic link the target is rewritten. Each failing step is a [`StoreError`] that names
+//! the call and the path, and up to the rename the old file is untouched.
+
+use core::time::Duration;
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
+
+use nix::unistd::Group;
+use rustix::fs::{FlockOperation, OFlags, XattrFlags};
+use rustix::io::Errno;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::edit::{EditError, SecretsEditor};
+use super::load::{self, Fingerprint, LoadError, directory_of};
+use super::SERVICE_ACCOUNT;
+
+/// How long [`edit`] normally waits for other writers.
+pub const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// How often the lock is tried meanwhile.
+const LOCK_RETRY: Duration = Duration::from_millis(5);
+
+const ACL: &str = "system.posix_acl_access";
+
+/// What to do when the file is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Start an empty one, `0640` and of the service's group if that exists, else `0600`.
+    Create,
+    /// Give [`LoadError::Missing`].
+    Refuse,
+}
+
+/// Changes the file under the lock. If `change` fails, nothing is written. `lowercase` as in
+/// [`Names`](super::Names); `wait` is how long to wait for other writers, normally [`LOCK_WAIT`]. Blocks.
+///
+/// # Errors
+/// See [`StoreError`]; after [`StoreError::NotDurable`] the change is in the file, after all others it is not.
+pub fn edit<T>(
+    path: &Path,
+    lowercase: bool,
+    missing: Missing,
+    wait: Duration,
+    change: impl FnOnce(&mut SecretsEditor) -> Result<T, EditError>,
+) -> Result<T, StoreError> {
+    let target = resolve(path, missing)?;
+    let _lock = lock(&target, wait)?;
+    let (contents, old) = match load::read(&target, |_| Ok(())) {
+        Ok((contents, fingerprint)) => (contents, Some(fingerprint)),
+        Err(LoadError::Missing { .. }) if missing == Missing::Create => (Zeroizing::default(), None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut editor = SecretsEditor::new(contents, lowercase)?;
+    let outcome = change(&mut editor)?;
+    replace(&target, old, editor.contents())?;
+    Ok(outcome)
+}
+
+/// Whether a line of the file is this user's, for asking before somebody types a password in vain. Takes no lock, so
+/// [`edit`] may find something else.
+///
+/// # Errors
+/// [`StoreError::Load`] and [`StoreError::Edit`].
+pub fn has_user(path: &Path, lowercase: bool, name: &str) -> Result<bool, StoreError> {
+    let (contents, _) = load::read(path, |_| Ok(()))?;
+    Ok(SecretsEditor::new(contents, lowercase)?.has(name))
+}
+
+/// The file behind all symbolic links, which need not exist if its directory does.
+fn resolve(path: &Path, missing: Missing) -> Result<PathBuf, StoreError> {
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        resolved => return resolved.map_err(failed("realpath", path)),
+    }
+    let (true, Some(name), Err(_)) = (missing == Missing::Create, path.file_name(), fs::symlink_metadata(path)) else {
+        return Err(LoadError::Missing { path: path.into() }.into());
+    };
+    let directory = directory_of(path);
+    Ok(fs::canonicalize(directory).map_err(failed("realpath", directory))?.join(name))
+}
+
+/// The lock is held until the returned file is dropped.
+fn lock(target: &Path, wait: Duration) -> Result<File, StoreError> {
+    let path = beside(target, ".lock");
+    let file = private(OpenOptions::new().write(true).create(true), OFlags::NOFOLLOW)
+        .open(&path)
+        .map_err(failed("open", &path))?;
+    // The mode at creation is at the mercy of the umask, and the next writer may be another process of this user.
+    if file.metadata().is_ok_and(|metadata| metadata.mode() & 0o777 != 0o600) {
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed("chmod", &path))?;
+    }
+    let start = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if start.elapsed() < wait => thread::sleep(LOCK_RETRY),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => return Err(StoreError::Busy { path, wait }),
+            Err(error) => return Err(failed("flock", &path)(error.into())),
+        }
+    }
+}
+
+/// Puts `contents` in the place of the version `old`; `None` creates the file.
+fn replace(target: &Path, old: Option<Fingerprint>, contents: &[u8]) -> Result<(), StoreError> {
+    let temporary = Temporary(beside(target, ".new"));
+    let path = temporary.0.as_path();
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("unlink", path)(error)),
+        _ => {}
+    }
+    let mut file = private(OpenOptions::new().write(true).create_new(true), OFlags::NOFOLLOW)
+        .open(path)
+        .map_err(failed("open", path))?;
+    file.write_all(contents).map_err(failed("write", path))?;
+    match old {
+        Some(_) => copy_access(target, &file, path)?,
+        None => initial_access(&file, path)?,
+    }
+    file.sync_all().map_err(failed("fsync", path))?;
+    // Editors know nothing of the lock. What one of them saved meanwhile must not be lost.
+    match fs::metadata(target) {
+        Ok(metadata) if Some(Fingerprint::of(&metadata)) == old => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound && old.is_none() => {}
+        _ => return Err(StoreError::Changed { path: target.into() }),
+    }
+    fs::rename(path, target).map_err(failed("rename", target))?;
+    let directory = directory_of(target);
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| StoreError::NotDurable { path: target.into(), source })
+}
+
+/// Owner first, while the mode still keeps everybody out; then the ACL, which changes the mode; then the mode.
+fn copy_access(target: &Path, file: &File, path: &Path) -> Result<(), StoreError> {
+    let old = fs::metadata(target).map_err(failed("stat", target))?;
+    let new = file.metadata().map_err(failed("stat", path))?;
+    let owner = |metadata: &Metadata| (metadata.uid(), metadata.gid());
+    if owner(&old) != owner(&new) {
+        fchown(file, Some(old.uid()), Some(old.gid())).map_err(failed("chown", path))?;
+    }
+    match acl(target)? {
+        Some(acl) => {
+            rustix::fs::fsetxattr(file, ACL, &acl, XattrFlags::empty())
+                .map_err(|error| failed("setxattr", path)(error.into()))?;
+        }
+        None => remove_acl(file, path)?,
+    }
+    file.set_permissions(Permissions::from_mode(old.mode() & 0o7777)).map_err(failed("chmod", path))
+}
+
+/// A file created here is readable for the service if this process may arrange it.
+fn initial_access(file: &File, path: &Path) -> Result<(), StoreError> {
+    remove_acl(file, path)?;
+    let service = Group::from_name(SERVICE_ACCOUNT).ok().flatten();
+    let readable = service.is_some_and(|group| fchown(file, None, Some(group.gid.as_raw())).is_ok());
+    let mode = if readable { 0o640 } else { 0o600 };
+    file.set_permissions(Permissions::from_mode(mode)).map_err(failed("chmod", path))
+}
+
+fn acl(target: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    const MAX_XATTR_BYTES: usize = 65_536;
+    let mut value = vec![0; MAX_XATTR_BYTES];
+    match rustix::fs::getxattr(target, ACL, &mut value) {
+        Ok(length) => {
+            value.truncate(length);
+            Ok(Some(value))
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(failed("getxattr", target)(error.into())),
+    }
+}
+
+/// A directory's default ACL must not open a file that had none to more people.
+fn remove_acl(file: &File, path: &Path) -> Result<(), StoreError> {
+    match rustix::fs::fremovexattr(file, ACL) {
+        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(failed("removexattr", path)(error.into())),
+    }
+}
+
+/// Options for a file that nobody else may open.
+fn private(options: &mut OpenOptions, flags: OFlags) -> &mut OpenOptions {
+    options.mode(0o600).custom_flags((flags | OFlags::CLOEXEC).bits().cast_signed())
+}
+
+/// `/etc/sasld/.secrets.lock` for `/etc/sasld/secrets`.
+fn beside(target: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(suffix);
+    target.with_file_name(name)
+}
+
+/// The temporary file, unlinked when it goes out of scope; after the rename its name is free already.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // If this fails, the file does no harm and goes with the next rewrite.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn failed(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    move |source| StoreError::Failed { call, path: path.into(), source }
+}
+
+/// Why a rewrite did not happen, or not for sure.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "fields as in the messages")]
+pub enum StoreError {
+    /// The edit itself was refused.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// The file could not be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Other writers held the lock all the time.
+    #[error("{path}: another program held the lock for more than {wait:?}", path = path.display())]
+    Busy { path: PathBuf, wait: Duration },
+    /// A system call failed.
+    #[error("{path}: {call}: {source}", path = path.display())]
+    Failed { call: &'static str, path: PathBuf, source: io::Error },
+    /// Somebody who does not know the lock wrote the file at the same time.
+    #[error("{path}: another program changed it at the same moment; nothing was written", path = path.display())]
+    Changed { path: PathBuf },
+    /// The directory could not be flushed.
+    #[error("{path}: written, but may not survive a power cut: fsync of the directory: {source}", path = path.display())]
+    NotDurable { path: PathBuf, source: io::Error },
+}

@@ -1,0 +1,121 @@
+//! Fields: what stands between two TABs, its escaping, and `key=value`.
+//!
+//! The escape byte is 0x01. A line is split at its TABs first and its fields are unescaped afterwards, so an
+//! escaped TAB never makes a new field. SMTP servers neither escape nor unescape; what they send rarely holds
+//! anything to unescape, so a field is copied only when it does.
+
+use std::borrow::Cow;
+
+const ESCAPE: u8 = 0x01;
+
+/// The field's bytes as they were before escaping.
+///
+/// An escape byte before a byte that has no meaning stands for that byte; at the very end it stands for nothing.
+#[must_use]
+pub fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
+    if !field.contains(&ESCAPE) {
+        return Cow::Borrowed(field);
+    }
+    let mut plain = Vec::with_capacity(field.len());
+    let mut bytes = field.iter();
+    while let Some(&byte) = bytes.next() {
+        if byte != ESCAPE {
+            plain.push(byte);
+            continue;
+        }
+        match bytes.next() {
+            Some(b'0') => plain.push(0),
+            Some(b'1') => plain.push(ESCAPE),
+            Some(b't') => plain.push(b'\t'),
+            Some(b'r') => plain.push(b'\r'),
+            Some(b'n') => plain.push(b'\n'),
+            Some(&other) => plain.push(other),
+            None => {}
+        }
+    }
+    Cow::Owned(plain)
+}
+
+/// Appends `value` to `line` so that it stays one field.
+pub fn escape(value: &[u8], line: &mut Vec<u8>) {
+    for &byte in value {
+        let letter = match byte {
+            0 => b'0',
+            ESCAPE => b'1',
+            b'\t' => b't',
+            b'\r' => b'r',
+            b'\n' => b'n',
+            _ => {
+                line.push(byte);
+                continue;
+            }
+        };
+        line.extend_from_slice(&[ESCAPE, letter]);
+    }
+}
+
+/// Splits `key=value` at its first `=`; a bare `key` has an empty value.
+#[must_use]
+pub fn key_value(field: &[u8]) -> (&[u8], &[u8]) {
+    match field.iter().position(|&byte| byte == b'=') {
+        Some(equals) => (&field[..equals], &field[equals + 1..]),
+        None => (field, b""),
+    }
+}
+
+/// A decimal number without sign, blank or prefix; leading zeros are fine. `None` for anything else.
+#[must_use]
+pub fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_escape_has_its_meaning() {
+        assert_eq!(
+            &*unescape(b"a\x010\x011\x01t\x01r\x01n\x01xb\x01"),
+            b"a\0\x01\t\r\nxb"
+        );
+    }
+
+    #[test]
+    fn a_number_is_digits_only() {
+        assert_eq!(decimal(b"0007"), Some(7));
+        assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
+        for bad in [
+            &b""[..],
+            b"+1",
+            b"-1",
+            b" 1",
+            b"1 ",
+            b"0x1",
+            b"18446744073709551616",
+            b"\xd9\xa3",
+        ] {
+            assert_eq!(decimal(bad), None);
+        }
+    }
+
+    #[test]
+    fn only_the_first_equals_sign_divides() {
+        assert_eq!(key_value(b"resp=a=b"), (&b"resp"[..], &b"a=b"[..]));
+        assert_eq!(key_value(b"secured"), (&b"secured"[..], &b""[..]));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_escaped_comes_back_and_is_one_field(value: Vec<u8>) {
+            let mut field = Vec::new();
+            escape(&value, &mut field);
+            prop_assert!(!field.iter().any(|byte| matches!(byte, 0 | b'\t' | b'\r' | b'\n')));
+            prop_assert_eq!(&*unescape(&field), &value[..]);
+        }
+    }
+}
