@@ -15,9 +15,16 @@
 //! randomness of their own, so that a whole login runs inside a unit test. `docs/flow.md` follows
 //! one request hop by hop.
 
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod credential;
+pub mod daemon;
+pub mod passdb;
 pub mod policy;
 pub mod sasl;
+pub mod secrets;
+pub mod server;
 pub mod session;
+pub mod telemetry;
 pub mod wire;

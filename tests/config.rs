@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use sasld::config::{
-    Account, Accounts, Config, DEFAULT_PATH, Limits, Listener, LogLevel, Mechanism, NameRules,
-    OnOutage, Passdb, Service, Source, TcpListener, UnixListener,
+    Account, Accounts, Config, DEFAULT_PATH, Limits, Listener, LogLevel, Passdb, Source, TcpListener,
+    UnixListener,
 };
+use sasld::policy::{OnOutage, ServicePolicy};
+use sasld::sasl::{Mechanism, NameRules};
 
 /// Users and groups of an imaginary machine.
 enum Machine {
@@ -47,10 +49,7 @@ impl Accounts for Machine {
 }
 
 fn postfix() -> Account {
-    Account {
-        name: "postfix".into(),
-        id: 106,
-    }
+    Account { name: "postfix".into(), id: 106 }
 }
 
 fn config(text: &str) -> Config {
@@ -82,24 +81,14 @@ fn the_defaults_are_those_the_documentation_promises() {
         })],
         mechanisms: vec![Mechanism::Plain, Mechanism::Login, Mechanism::CramMd5],
         require_tls: true,
-        passdbs: vec![Passdb::SecretsFile {
-            path: "/etc/sasld/secrets".into(),
-            continue_on_refusal: false,
-        }],
+        passdbs: vec![Passdb::SecretsFile { path: "/etc/sasld/secrets".into(), continue_on_refusal: false }],
         services: BTreeMap::new(),
-        usernames: NameRules {
-            allowed_characters:
-                "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_@".into(),
-            lowercase: true,
-        },
+        usernames: NameRules::new("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_@", true),
         refusal_delay: Duration::from_secs(2),
         deadline: Duration::from_secs(8),
         on_outage: OnOutage::Auto,
         hash_threads: None,
-        limits: Limits {
-            connections: 10_000,
-            exchanges_per_connection: 1_024,
-        },
+        limits: Limits { connections: 10_000, exchanges_per_connection: 1_024 },
         log_level: LogLevel::Info,
     };
     assert_eq!(defaults(), expected);
@@ -129,10 +118,7 @@ fn the_shipped_example_shows_every_key_with_its_default() {
         "limits",
         "log_level",
     ] {
-        assert!(
-            example.contains(&format!("\n{key}:")),
-            "{key} is not in the example"
-        );
+        assert!(example.contains(&format!("\n{key}:")), "{key} is not in the example");
     }
 }
 
@@ -173,10 +159,7 @@ fn the_documentation_has_a_heading_for_every_key() {
         if let Some((key, _)) = line.split_once(':')
             && !key.starts_with(['#', ' '])
         {
-            assert!(
-                page.contains(&format!("\n## `{key}`\n")),
-                "{key} is not documented"
-            );
+            assert!(page.contains(&format!("\n## `{key}`\n")), "{key} is not documented");
         }
     }
 }
@@ -193,10 +176,7 @@ fn each_reject_fails_with_the_message_beside_it() {
             if std::env::var_os("SASLD_WRITE_MESSAGES").is_some() {
                 fs::write(case.join("message"), &message).expect("message");
             }
-            wrong.push(format!(
-                "{}\nexpected:\n{expected}\ngot:\n{message}",
-                case.display()
-            ));
+            wrong.push(format!("{}\nexpected:\n{expected}\ngot:\n{message}", case.display()));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -212,10 +192,7 @@ fn refusal(case: &Path) -> String {
         .iter()
         .map(|file| {
             let name = file.strip_prefix(case).expect("below the case");
-            Source::new(
-                Path::new("/etc/sasld").join(name),
-                fs::read(file).expect("a file"),
-            )
+            Source::new(Path::new("/etc/sasld").join(name), fs::read(file).expect("a file"))
         })
         .collect();
     let first_line = sources[0].contents.split(|&byte| byte == b'\n').next();
@@ -232,9 +209,7 @@ fn refusal(case: &Path) -> String {
 
 fn folder(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut paths: Vec<PathBuf> = entries
-        .map(|entry| entry.expect("an entry").path())
-        .collect();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();
     paths
 }
@@ -275,14 +250,8 @@ limits: {connections: 1000000, exchanges_per_connection: 1}
 log_level: trace
 ",
     );
-    let root = Account {
-        name: "0".into(),
-        id: 0,
-    };
-    let www = Account {
-        name: "33".into(),
-        id: 33,
-    };
+    let root = Account { name: "0".into(), id: 0 };
+    let www = Account { name: "33".into(), id: 33 };
     let tcp = |address: &str, allow: Option<&[&str]>| {
         let network = |text: &&str| text.parse().expect("a network");
         Listener::Tcp(TcpListener {
@@ -301,27 +270,18 @@ log_level: trace
             }),
             tcp("127.0.0.1:12345", None),
             tcp("[::1]:12345", None),
-            tcp(
-                "192.0.2.10:12345",
-                Some(&["192.0.2.0/24", "2001:db8::1/128"]),
-            ),
+            tcp("192.0.2.10:12345", Some(&["192.0.2.0/24", "2001:db8::1/128"])),
         ],
         mechanisms: vec![Mechanism::Login, Mechanism::Plain],
         require_tls: false,
         passdbs: vec![
-            Passdb::SecretsFile {
-                path: "/etc/sasld/a".into(),
-                continue_on_refusal: true,
-            },
-            Passdb::SecretsFile {
-                path: "/etc/sasld/b".into(),
-                continue_on_refusal: false,
-            },
+            Passdb::SecretsFile { path: "/etc/sasld/a".into(), continue_on_refusal: true },
+            Passdb::SecretsFile { path: "/etc/sasld/b".into(), continue_on_refusal: false },
         ],
         services: BTreeMap::from([
             (
                 "smtp".into(),
-                Service {
+                ServicePolicy {
                     mechanisms: vec![Mechanism::Login, Mechanism::Plain],
                     require_tls: false,
                     allow_nets: None,
@@ -329,25 +289,19 @@ log_level: trace
             ),
             (
                 "submission".into(),
-                Service {
+                ServicePolicy {
                     mechanisms: vec![Mechanism::Plain],
                     require_tls: true,
                     allow_nets: Some(vec!["198.51.100.0/24".parse().expect("a network")]),
                 },
             ),
         ]),
-        usernames: NameRules {
-            allowed_characters: String::new(),
-            lowercase: false,
-        },
+        usernames: NameRules::new("", false),
         refusal_delay: Duration::ZERO,
         deadline: Duration::from_secs(4),
         on_outage: OnOutage::Close,
         hash_threads: core::num::NonZeroU16::new(3),
-        limits: Limits {
-            connections: 1_000_000,
-            exchanges_per_connection: 1,
-        },
+        limits: Limits { connections: 1_000_000, exchanges_per_connection: 1 },
         log_level: LogLevel::Trace,
     };
     assert_eq!(changed, expected);
@@ -357,10 +311,7 @@ log_level: trace
 fn a_mode_is_octal_with_and_without_quotes() {
     for mode in ["0660", "\"0660\"", "0o660", "'0o660'", "00660"] {
         let config = config(&format!("listeners: [{{unix: /run/a, mode: {mode}}}]"));
-        assert!(
-            matches!(&config.listeners[0], Listener::Unix(unix) if unix.mode == 0o660),
-            "{mode}"
-        );
+        assert!(matches!(&config.listeners[0], Listener::Unix(unix) if unix.mode == 0o660), "{mode}");
     }
 }
 

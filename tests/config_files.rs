@@ -6,7 +6,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sasld::config::{Config, ConfigError, Limits, Listener, MAX_FILE_BYTES, OnOutage};
+use sasld::config::{Config, ConfigError, Limits, Listener, MAX_FILE_BYTES};
+use sasld::policy::OnOutage;
 
 /// A configuration that needs no user of this machine.
 const MINIMAL: &str = "listeners: [{unix: /run/sasld/auth, owner: 0, group: 0}]\n";
@@ -71,13 +72,7 @@ fn a_file_of_conf_d_replaces_a_top_level_key_with_everything_below_it() {
     write(&conf_d.join("10.yaml"), "limits: {connections: 7}\n");
     write(&conf_d.join("20.yaml"), "# nothing\n");
     let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(
-        config.limits,
-        Limits {
-            connections: 7,
-            exchanges_per_connection: 1_024
-        }
-    );
+    assert_eq!(config.limits, Limits { connections: 7, exchanges_per_connection: 1_024 });
     assert!(!config.require_tls);
 }
 
@@ -87,21 +82,14 @@ fn a_missing_file_is_told_apart_from_one_that_cannot_be_read() {
     let missing = folder.path().join("other.yaml");
     let error = Config::load(&missing).expect_err("no such file");
     assert!(matches!(&error, ConfigError::Missing { path } if *path == missing));
-    assert_eq!(
-        error.to_string(),
-        format!("{}: no such file", missing.display())
-    );
+    assert_eq!(error.to_string(), format!("{}: no such file", missing.display()));
 
     // A loop of links cannot be read, not even by root.
     fs::remove_file(&path).expect("removed");
     symlink(&path, &path).expect("a link");
     let error = Config::load(&path).expect_err("unreadable");
     assert!(matches!(&error, ConfigError::Unreadable { path: at, .. } if *at == path));
-    assert!(
-        error
-            .to_string()
-            .starts_with(&format!("{}: ", path.display()))
-    );
+    assert!(error.to_string().starts_with(&format!("{}: ", path.display())));
 }
 
 #[test]
@@ -130,22 +118,15 @@ fn only_a_regular_file_is_read_and_a_pipe_is_not_waited_for() {
     let pipe = folder.path().join("pipe.yaml");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).expect("a pipe");
     for path in [folder.path(), &pipe] {
-        assert_eq!(
-            invalid(path),
-            format!("{}: not a regular file", path.display())
-        );
+        assert_eq!(invalid(path), format!("{}: not a regular file", path.display()));
     }
 }
 
 #[test]
 fn a_huge_file_is_not_read_to_its_end() {
     let (_folder, path) = installed();
-    fs::File::create(&path)
-        .and_then(|file| file.set_len(1 << 40))
-        .expect("a sparse file");
-    let expected = format!(
-        "{}: larger than {MAX_FILE_BYTES} bytes, which no configuration needs",
-        path.display()
-    );
+    fs::File::create(&path).and_then(|file| file.set_len(1 << 40)).expect("a sparse file");
+    let expected =
+        format!("{}: larger than {MAX_FILE_BYTES} bytes, which no configuration needs", path.display());
     assert_eq!(invalid(&path), expected);
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::item::Item;
 use super::mistake::{Mistake, quoted};
-use super::{Mechanism, Service, values};
+use super::{Mechanism, ServicePolicy, values};
 
 const NAMED_MECHANISMS: [(&str, Mechanism); 3] = [
     (Mechanism::Plain.name(), Mechanism::Plain),
@@ -18,9 +18,8 @@ const NAMED_MECHANISMS: [(&str, Mechanism); 3] = [
 /// A list of mechanisms, each once.
 pub(super) fn mechanisms(item: &Item<'_>, mistakes: &mut Vec<Mistake>) -> Option<Vec<Mechanism>> {
     let expected = "a list of mechanisms such as [PLAIN, LOGIN]";
-    let named = values::every(item, expected, mistakes, |element| {
-        values::mechanism(element, &NAMED_MECHANISMS)
-    })?;
+    let named =
+        values::every(item, expected, mistakes, |element| values::mechanism(element, &NAMED_MECHANISMS))?;
     for (index, mechanism) in named.iter().enumerate() {
         if named[..index].contains(mechanism) {
             mistakes.push(item.mistake(format!("{} is there twice", mechanism.name())));
@@ -36,7 +35,7 @@ pub(super) fn services(
     general: Option<&[Mechanism]>,
     require_tls: Option<bool>,
     mistakes: &mut Vec<Mistake>,
-) -> Option<BTreeMap<String, Service>> {
+) -> Option<BTreeMap<String, ServicePolicy>> {
     let named = item.entries("the names of services and their rules", mistakes)?;
     let mut services = BTreeMap::new();
     for field in &named.0 {
@@ -58,7 +57,7 @@ fn service(
     general: Option<&[Mechanism]>,
     require_tls: Option<bool>,
     mistakes: &mut Vec<Mistake>,
-) -> Option<Service> {
+) -> Option<ServicePolicy> {
     let known = ["mechanisms", "require_tls", "allow_nets"];
     let fields = item.fields("the rules of this service", &known, mistakes)?;
     let mechanisms = match fields.get("mechanisms") {
@@ -73,11 +72,7 @@ fn service(
         Some(item) => values::networks(item, mistakes).map(Some),
         None => Some(None),
     };
-    Some(Service {
-        mechanisms: mechanisms?,
-        require_tls: require_tls?,
-        allow_nets: allow_nets?,
-    })
+    Some(ServicePolicy { mechanisms: mechanisms?, require_tls: require_tls?, allow_nets: allow_nets? })
 }
 
 /// A service can have fewer mechanisms, not others: the greeting, which offers them, comes before
@@ -95,11 +90,5 @@ fn mechanisms_of_service(
             mechanism.name()
         )));
     }
-    Some(
-        general
-            .iter()
-            .copied()
-            .filter(|mechanism| own.contains(mechanism))
-            .collect(),
-    )
+    Some(general.iter().copied().filter(|mechanism| own.contains(mechanism)).collect())
 }

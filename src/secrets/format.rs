@@ -113,7 +113,9 @@ pub(super) fn parse_terms<V>(
                 return Err(LineError::AllowNetsTwice);
             }
             terms.allow_nets = Some(Net::parse_list(&String::from_utf8_lossy(value))?);
-        } else if let Some(restriction) = UNSUPPORTED_RESTRICTIONS.iter().find(|known| known.as_bytes() == name) {
+        } else if let Some(restriction) =
+            UNSUPPORTED_RESTRICTIONS.iter().find(|known| known.as_bytes() == name)
+        {
             terms.closed.get_or_insert(Closed::UnsupportedRestriction(restriction));
         } else if !name.starts_with(b"userdb_") {
             unknown(name);
@@ -202,7 +204,11 @@ mod tests {
             ("login_user=bob", Closed::UnsupportedRestriction("login_user")),
             ("password=x", Closed::UnsupportedRestriction("password")),
         ] {
-            assert_eq!(terms(&format!("alice:{{PLAIN}}x::::::a=b {field}")).closed, Some(expected), "{field}");
+            assert_eq!(
+                terms(&format!("alice:{{PLAIN}}x::::::a=b {field}")).closed,
+                Some(expected),
+                "{field}"
+            );
         }
     }
 
@@ -236,7 +242,9 @@ mod tests {
             assert!(reason.contains(expected), "{line}: {reason}");
             assert!(!reason.contains("hunter2"), "{reason}");
         }
-        assert!(error(&format!("alice:{{PLAIN}}{}", "x".repeat(MAX_LINE_BYTES))).contains("65536 are allowed"));
+        assert!(
+            error(&format!("alice:{{PLAIN}}{}", "x".repeat(MAX_LINE_BYTES))).contains("65536 are allowed")
+        );
     }
 
     #[test]

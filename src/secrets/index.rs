@@ -159,8 +159,9 @@ impl Secrets {
     /// that one change. `None` when no line of the file has a verifier.
     pub fn decoy(&self, name: &str) -> Option<Entry> {
         let share = u128::from(HASHER.hash_one(name.as_bytes())) * self.end as u128;
-        let at = usize::try_from(share >> 64).expect("a share of a usize");
-        let nearest = self.blob[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        let at = usize::try_from(share >> 64).unwrap_or(0);
+        let nearest =
+            self.blob[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
         let starts = core::iter::successors(Some(nearest), |start| {
             let next = start + line_length(&self.blob[*start..self.end]) + 1;
             Some(if next < self.end { next } else { 0 })
@@ -223,7 +224,9 @@ impl Secrets {
             }
         };
         let problem = |reason: String| Problem { line: number, name: Some(escape(name.as_bytes())), reason };
-        match parse_terms(line, Verifiers::check, |field| self.notes.add(|| problem(format::unknown_field(field)))) {
+        match parse_terms(line, Verifiers::check, |field| {
+            self.notes.add(|| problem(format::unknown_field(field)));
+        }) {
             Err(error) => self.problems.add(|| problem(error.to_string())),
             Ok(terms) => {
                 // `nologin` is somebody's wish, no problem.
@@ -236,7 +239,8 @@ impl Secrets {
             }
         }
         if !(names.allowed)(name) {
-            self.problems.add(|| problem("the rules for user names do not allow this name, nobody can use it".into()));
+            self.problems
+                .add(|| problem("the rules for user names do not allow this name, nobody can use it".into()));
         }
         let start = u32::try_from(start).expect("`parse` has checked the length");
         let hash = HASHER.hash_one(name.as_bytes());
@@ -316,8 +320,9 @@ fn name_at(blob: &[u8], start: u32) -> &[u8] {
 
 /// How many lines are entries: a little too many if some are broken.
 fn count_entries(lines: &[u8]) -> usize {
-    let first = usize::from(lines.first().is_some());
-    let starts = lines.windows(2).filter(|pair| pair[0] == b'\n' && !matches!(pair[1], b'\n' | b'\r' | b'#' | b':'));
+    let first = usize::from(!lines.is_empty());
+    let starts =
+        lines.windows(2).filter(|pair| pair[0] == b'\n' && !matches!(pair[1], b'\n' | b'\r' | b'#' | b':'));
     first + starts.count()
 }
 
@@ -337,7 +342,8 @@ mod tests {
 
     fn accepts(secrets: &Secrets, name: &str, password: &str) -> bool {
         secrets.lookup(name).is_some_and(|entry| {
-            let right = entry.verifiers.is_some_and(|all| all.strongest().verify(&Password::new(password)).is_some());
+            let right =
+                entry.verifiers.is_some_and(|all| all.strongest().verify(&Password::new(password)).is_some());
             right && entry.closed.is_none()
         })
     }
@@ -348,7 +354,8 @@ mod tests {
 
     #[test]
     fn crlf_byte_order_mark_comments_and_blank_lines_are_no_part_of_anything() {
-        let secrets = secrets("\u{feff}alice:{PLAIN}a\r\n\r\n\n# bob:{PLAIN}b\n:x:y\nkate:{PLAIN}k:::::: \r\n");
+        let secrets =
+            secrets("\u{feff}alice:{PLAIN}a\r\n\r\n\n# bob:{PLAIN}b\n:x:y\nkate:{PLAIN}k:::::: \r\n");
         assert!(accepts(&secrets, "alice", "a"));
         assert!(accepts(&secrets, "kate", "k"));
         assert_eq!(secrets.names().collect::<Vec<_>>(), ["alice", "kate"]);
@@ -452,7 +459,8 @@ mod tests {
 
     #[test]
     fn a_decoy_is_stable_closed_and_has_a_verifier() {
-        let text: String = (0..100).map(|n| format!("# {n}\nu{n}:{{PLAIN}}secret {n}\nclosed{n}\n")).collect();
+        let text: String =
+            (0..100).map(|n| format!("# {n}\nu{n}:{{PLAIN}}secret {n}\nclosed{n}\n")).collect();
         let secrets = secrets(&text);
         let decoy = |name: &str| secrets.decoy(name).unwrap().verifiers.unwrap().encode();
         let mut different = HashSet::new();
