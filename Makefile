@@ -16,8 +16,9 @@ demo: ## a private Postfix lets a client in through sasld; about ten seconds, on
 
 # The tests come last and in one run, so that the last line is the runner's own summary.
 # nextest leaves out the examples in the documentation, and shows what a passed test said only when told.
-test: fmt-check clippy doc ## everything that CI runs; a test that cannot run is a failure
+test: ## everything that CI runs; a test that cannot run is a failure
 	@packaging/dev/need test
+	@$(MAKE) --no-print-directory fmt-check clippy doc
 	$(if $(NEXTEST),cargo test --quiet --doc)
 	$(CARGO_TEST) $(if $(and $(NEXTEST),$(SASLD_ALLOW_SKIP)),--success-output final)
 
