@@ -115,7 +115,9 @@ impl User {
     fn write_cram_md5_response(&self, challenge: &[u8], out: &mut Vec<u8>) -> Outcome<()> {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut decoded = [0; MAX_CHALLENGE_BYTES];
-        let length = STANDARD.decode_slice(challenge, &mut decoded)?;
+        let length = STANDARD
+            .decode_slice(challenge, &mut decoded)
+            .map_err(|e| e.to_string())?;
         let mut hmac = self.cram_md5_key.clone();
         hmac.update(&decoded[..length]);
 
@@ -132,7 +134,8 @@ impl User {
 
         let start = out.len();
         out.resize(start + total.div_ceil(3) * 4, 0);
-        STANDARD.encode_slice(&response[..total], &mut out[start..])?;
+        let encoded = STANDARD.encode_slice(&response[..total], &mut out[start..]);
+        encoded.map_err(|e| e.to_string())?;
         Ok(())
     }
 }

@@ -35,7 +35,10 @@ pub fn plan(dir: &Path, secrets: &[u8]) -> Outcome<Plan> {
     fs::write(&configuration, configuration_text(dir))?;
     let mut command = Command::new("dovecot");
     command.arg("-F").arg("-c").arg(&configuration);
-    Ok(Plan { command, socket: dir.join("run/auth-client") })
+    Ok(Plan {
+        command,
+        socket: dir.join("run/auth-client"),
+    })
 }
 
 fn configuration_text(dir: &Path) -> String {

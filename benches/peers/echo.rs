@@ -46,7 +46,10 @@ struct Client {
 pub fn plan(dir: &Path, challenges: u8) -> Outcome<Plan> {
     let socket = dir.join("auth");
     let mut command = Command::new(env::current_exe()?);
-    command.arg(ARGUMENT).arg(&socket).arg(challenges.to_string());
+    command
+        .arg(ARGUMENT)
+        .arg(&socket)
+        .arg(challenges.to_string());
     Ok(Plan { command, socket })
 }
 
@@ -68,7 +71,11 @@ pub fn serve(socket: &Path, challenges: u8) -> Outcome<Infallible> {
                 stream.write_all(GREETING)?;
                 epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, next_key))?;
                 let handshake_lines_left = HANDSHAKE_LINES;
-                let client = Client { stream, handshake_lines_left, challenges_left: challenges };
+                let client = Client {
+                    stream,
+                    handshake_lines_left,
+                    challenges_left: challenges,
+                };
                 clients.insert(next_key, client);
                 next_key += 1;
             } else if let Some(client) = clients.get_mut(&key)
@@ -102,7 +109,10 @@ impl Client {
                 append(output, &[b"CONT\t", id, b"\t", CHALLENGE, b"\n"]);
             } else {
                 self.challenges_left = challenges;
-                append(output, &[b"OK\t", id, b"\tuser=", CANNED_USER.as_bytes(), b"\n"]);
+                append(
+                    output,
+                    &[b"OK\t", id, b"\tuser=", CANNED_USER.as_bytes(), b"\n"],
+                );
             }
         }
         output.is_empty() || self.stream.write_all(output).is_ok()

@@ -137,7 +137,10 @@ impl<'a> Run<'a> {
         let cpid = process::id();
         for index in 0..load.connections {
             let connection = Connection::open(&server.socket, cpid + u32::try_from(index)?)?;
-            epoll.add(&connection, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
+            epoll.add(
+                &connection,
+                EpollEvent::new(EpollFlags::EPOLLIN, index as u64),
+            )?;
             connections.push(connection);
         }
         let mut run = Run {
