@@ -7,7 +7,6 @@
 //! that is not whole lines closes that connection; the client reports it.
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     env,
     io::{Read as _, Write as _},
@@ -31,16 +30,9 @@ const GREETING: &[u8] = b"VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nMECH\tLOGIN\tpl
 /// `<1896.697170952@postoffice.example.net>`, the form of RFC 2195 §2.
 const CHALLENGE: &[u8] = b"PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UuZXhhbXBsZS5uZXQ+";
 /// The listening socket among the epoll events.
-const LISTENER: u64 = 0;
+const LISTENER: usize = 0;
 /// VERSION and CPID.
 const HANDSHAKE_LINES: u32 = 2;
-
-struct Client {
-    stream: UnixStream,
-    handshake_lines_left: u32,
-    /// CONT lines still to be sent in this login.
-    challenges_left: u8,
-}
 
 /// This program again, as a floor that sends `challenges` CONT lines in each login.
 pub fn plan(dir: &Path, challenges: u8) -> Outcome<Plan> {
@@ -57,41 +49,59 @@ pub fn plan(dir: &Path, challenges: u8) -> Outcome<Plan> {
 pub fn serve(socket: &Path, challenges: u8) -> Outcome<Infallible> {
     let listener = UnixListener::bind(socket)?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
-    let mut clients: HashMap<u64, Client> = HashMap::new();
-    let mut next_key = LISTENER + 1;
+    epoll.add(
+        &listener,
+        EpollEvent::new(EpollFlags::EPOLLIN, LISTENER as u64),
+    )?;
+    // Indexed by the number in the epoll event. The listener's place stays empty, and so do those of the departed.
+    let mut clients = vec![None];
     let mut events = vec![EpollEvent::empty(); 1024];
-    let mut output = Vec::with_capacity(4096);
+    let mut buffers = Buffers {
+        input: vec![0; 4096],
+        output: Vec::with_capacity(4096),
+    };
     loop {
         let ready = epoll.wait(&mut events, EpollTimeout::NONE)?;
         for event in &events[..ready] {
-            let key = event.data();
-            if key == LISTENER {
+            let number = usize::try_from(event.data())?;
+            if number == LISTENER {
                 let (mut stream, _) = listener.accept()?;
                 stream.write_all(GREETING)?;
-                epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, next_key))?;
-                let handshake_lines_left = HANDSHAKE_LINES;
-                let client = Client {
+                epoll.add(
+                    &stream,
+                    EpollEvent::new(EpollFlags::EPOLLIN, clients.len() as u64),
+                )?;
+                clients.push(Some(Client {
                     stream,
-                    handshake_lines_left,
+                    handshake_lines_left: HANDSHAKE_LINES,
                     challenges_left: challenges,
-                };
-                clients.insert(next_key, client);
-                next_key += 1;
-            } else if let Some(client) = clients.get_mut(&key)
-                && !client.answer(challenges, &mut output)
+                }));
+            } else if let Some(client) = &mut clients[number]
+                && !client.answer(challenges, &mut buffers)
             {
-                clients.remove(&key);
+                clients[number] = None;
             }
         }
     }
 }
 
+/// One pair for all clients.
+struct Buffers {
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+struct Client {
+    stream: UnixStream,
+    handshake_lines_left: u32,
+    /// CONT lines still to be sent in this login.
+    challenges_left: u8,
+}
+
 impl Client {
     /// Answers what has arrived; false when the connection is over.
-    fn answer(&mut self, challenges: u8, output: &mut Vec<u8>) -> bool {
-        let mut input = [0; 4096];
-        let Ok(length) = self.stream.read(&mut input) else {
+    fn answer(&mut self, challenges: u8, Buffers { input, output }: &mut Buffers) -> bool {
+        let Ok(length) = self.stream.read(input) else {
             return false;
         };
         let Some(lines) = input[..length].strip_suffix(b"\n") else {
