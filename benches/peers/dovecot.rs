@@ -1,9 +1,10 @@
 //! Dovecot, run privately as the administrator of a Postfix server would run it: the auth service alone, with a
 //! passwd-file.
 //!
-//! Where a setting matters to the numbers it is the one that lets Dovecot be fast: successful logins are not logged,
-//! there is no statistics process, and the penalty lookup that production has on by default is off. Needs root, like any
-//! Dovecot that switches users, and its system user `dovecot`; without them the benchmark ends with that message.
+//! Settings are Debian's defaults except where they concern paths, limits and what a Postfix does not need: no statistics
+//! process, and passwords are found in a file. Successful logins are not logged. The penalty (how long an address waits
+//! for its earlier failures, asked of the anvil process at every login) is on by default, and measured on and off. Needs
+//! root, like any Dovecot that switches users, and its system user `dovecot`; without them the benchmark says so and ends.
 
 use std::{
     fs,
@@ -20,7 +21,14 @@ use crate::{
     server::{Plan, secrets_file},
 };
 
-pub fn plan(dir: &Path, secrets: &[u8]) -> Outcome<Plan> {
+/// Whether failures per address are counted.
+#[derive(Clone, Copy)]
+pub enum Penalty {
+    On,
+    Off,
+}
+
+pub fn plan(dir: &Path, secrets: &[u8], penalty: Penalty) -> Outcome<Plan> {
     if !Uid::effective().is_root() {
         return Err("Dovecot needs root: run the benchmark as root".into());
     }
@@ -32,7 +40,7 @@ pub fn plan(dir: &Path, secrets: &[u8]) -> Outcome<Plan> {
     fs::set_permissions(&users, fs::Permissions::from_mode(0o640))?;
 
     let configuration = dir.join("dovecot.conf");
-    fs::write(&configuration, configuration_text(dir))?;
+    fs::write(&configuration, configuration_text(dir, penalty))?;
     let mut command = Command::new("dovecot");
     command.arg("-F").arg("-c").arg(&configuration);
     Ok(Plan {
@@ -41,7 +49,15 @@ pub fn plan(dir: &Path, secrets: &[u8]) -> Outcome<Plan> {
     })
 }
 
-fn configuration_text(dir: &Path) -> String {
+fn configuration_text(dir: &Path, penalty: Penalty) -> String {
+    let anvil = match penalty {
+        Penalty::On => "",
+        Penalty::Off => {
+            "service anvil {\n  unix_listener anvil-auth-penalty {\n    mode = 0\n  }\n}\n"
+        }
+    };
+    let users = secrets_file(dir);
+    let users = users.display();
     let dir = dir.display();
     format!(
         "base_dir = {dir}/run
@@ -63,18 +79,12 @@ service auth {{
   }}
 }}
 
-service anvil {{
-  unix_listener anvil-auth-penalty {{
-    mode = 0
-  }}
-}}
-
+{anvil}
 passdb {{
   driver = passwd-file
   args = scheme=PLAIN {users}
 }}
-",
-        users = secrets_file(format!("{dir}").as_ref()).display(),
+"
     )
 }
 

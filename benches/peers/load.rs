@@ -59,7 +59,7 @@ impl Measured {
     }
 
     /// How many cores the server kept busy.
-    pub fn cores(&self) -> f64 {
+    pub fn busy_cores(&self) -> f64 {
         self.server_cpu.as_secs_f64() / self.wall.as_secs_f64()
     }
 }

@@ -3,8 +3,6 @@
 //! All servers run side by side for the whole scenario; the client visits them in turn, round after round, so that
 //! whatever else the machine does falls on all of them. A server that is not visited sleeps.
 
-use std::time::Duration;
-
 use crate::{
     Bench, Outcome,
     dialog::Mechanism,
@@ -15,82 +13,89 @@ use crate::{
     table::Table,
 };
 
-const PEERS: [Kind; 3] = [Kind::Sasld, Kind::Dovecot, Kind::Floor];
+const PEERS: [Kind; 4] = [
+    Kind::Sasld,
+    Kind::Dovecot,
+    Kind::DovecotNoPenalty,
+    Kind::Floor,
+];
 
 /// CPU time and throughput with 100 connections and 1,000 users.
 pub fn cpu_and_throughput(bench: &Bench) -> Outcome<Vec<Table>> {
-    let cores = &bench.cores;
     let mut cpu = Table::new(
         "CPU time per login",
-        "Microseconds of CPU time of all the server's processes per login. 100 connections, 1,000 users, the server \
-         bound to one core and the client to another.",
+        "CPU time of all the server's processes per login, in microseconds; its reciprocal; and its ratios, taken round \
+         by round. 100 connections, 1,000 users, the server bound to one core and the client to another.",
         &[
             "mechanism",
-            "sasld",
-            "Dovecot",
-            "floor",
-            "Dovecot ÷ sasld",
-            "sasld ÷ floor",
-            "sasld's logins per CPU second",
+            "server",
+            "CPU µs per login",
+            "logins per CPU second",
+            "Dovecot ÷ this",
+            "this ÷ floor",
         ],
     );
     let mut throughput = Table::new(
         "Throughput",
-        "Logins per second in the same setting, and with server and client free to run on every core, where they share \
-         them. *Cores* is how many the server kept busy.",
+        "Logins per second in the same setting, and with server and client free to run on every core, which they then \
+         share. *Busy* is how many cores the server used.",
         &[
             "mechanism",
             "server",
             "one core",
+            "busy",
             "all cores",
-            "growth",
-            "cores, one",
-            "cores, all",
+            "busy",
+            "all ÷ one",
         ],
     );
     for mechanism in Mechanism::ALL {
         let load = hundred_connections(bench, mechanism);
-        let mut micros = Results::default();
-        let mut one_core = Throughput::default();
-        let servers = bench.start(&PEERS, cores.server(), mechanism.challenges())?;
-        in_turn(bench, &servers, &load, cores.client(), |kind, measured| {
-            micros.of(kind).push_micros(measured.cpu_per_login());
-            one_core.add(kind, measured);
-        })?;
-        drop(servers);
-        let per_cpu_second = micros
-            .sasld
-            .median()
-            .map_or("–".to_owned(), |micros| format!("{:.0}", 1e6 / micros));
-        cpu.row([
-            mechanism.name().to_owned(),
-            micros.sasld.cell(2),
-            micros.dovecot.cell(2),
-            micros.floor.cell(2),
-            micros.dovecot.ratio(&micros.sasld).at_least(6.0, 1),
-            micros.sasld.ratio(&micros.floor).at_most(2.0, 2),
-            per_cpu_second,
-        ]);
+        let one_core = Throughput::measure(
+            bench,
+            &PEERS,
+            &load,
+            bench.cores.server(),
+            bench.cores.client(),
+        )?;
+        for kind in bench.kinds(&PEERS) {
+            let micros = one_core.cpu_micros.of(kind);
+            let to_dovecot = one_core.cpu_micros.of(Kind::Dovecot).ratio(&micros);
+            let to_floor = micros.ratio(&one_core.cpu_micros.of(Kind::Floor));
+            let is_sasld = kind == Kind::Sasld;
+            cpu.row([
+                mechanism.name().to_owned(),
+                kind.name().to_owned(),
+                micros.cell(2),
+                micros
+                    .median()
+                    .map_or(String::new(), |micros| format!("{:.0}", 1e6 / micros)),
+                if is_sasld {
+                    to_dovecot.at_least(6.0, 1)
+                } else {
+                    to_dovecot.cell(1)
+                },
+                if is_sasld {
+                    to_floor.at_most(2.0, 2)
+                } else {
+                    to_floor.cell(2)
+                },
+            ]);
+        }
 
-        let mut all_cores = Throughput::default();
-        let kinds = &[Kind::Sasld, Kind::Dovecot];
-        let servers = bench.start(kinds, cores.all(), mechanism.challenges())?;
-        in_turn(bench, &servers, &load, cores.all(), |kind, measured| {
-            all_cores.add(kind, measured)
-        })?;
-        for kind in bench.kinds(kinds) {
+        let kinds = [Kind::Sasld, Kind::Dovecot];
+        let all_cores =
+            Throughput::measure(bench, &kinds, &load, bench.cores.all(), bench.cores.all())?;
+        for kind in bench.kinds(&kinds) {
+            let (one, all) = (one_core.per_second.of(kind), all_cores.per_second.of(kind));
             throughput.row([
                 mechanism.name().to_owned(),
                 kind.name().to_owned(),
-                one_core.per_second.of(kind).cell(0),
-                all_cores.per_second.of(kind).cell(0),
-                all_cores
-                    .per_second
-                    .of(kind)
-                    .ratio(one_core.per_second.of(kind))
-                    .cell(2),
-                one_core.cores.of(kind).cell(2),
-                all_cores.cores.of(kind).cell(2),
+                one.cell(0),
+                one_core.busy.of(kind).cell(2),
+                all.cell(0),
+                all_cores.busy.of(kind).cell(2),
+                all.ratio(&one).cell(2),
             ]);
         }
     }
@@ -99,14 +104,31 @@ pub fn cpu_and_throughput(bench: &Bench) -> Outcome<Vec<Table>> {
 
 #[derive(Default)]
 struct Throughput {
+    cpu_micros: Results,
     per_second: Results,
-    cores: Results,
+    busy: Results,
 }
 
 impl Throughput {
-    fn add(&mut self, kind: Kind, measured: &Measured) {
-        self.per_second.of(kind).push(measured.logins_per_second());
-        self.cores.of(kind).push(measured.cores());
+    fn measure(
+        bench: &Bench,
+        kinds: &[Kind],
+        load: &Load<'_>,
+        server_cores: &[usize],
+        client_cores: &[usize],
+    ) -> Outcome<Self> {
+        let servers = bench.start(kinds, server_cores, load.mechanism.challenges())?;
+        let mut throughput = Self::default();
+        in_turn(bench, &servers, load, client_cores, |kind, measured| {
+            throughput
+                .cpu_micros
+                .push_micros(kind, measured.cpu_per_login());
+            throughput
+                .per_second
+                .push(kind, measured.logins_per_second());
+            throughput.busy.push(kind, measured.busy_cores());
+        })?;
+        Ok(throughput)
     }
 }
 
@@ -115,7 +137,7 @@ pub fn latency(bench: &Bench) -> Outcome<Vec<Table>> {
     let mut table = Table::new(
         "Latency",
         "Microseconds from the first byte of a login sent to the last byte of its verdict read, server and client on a \
-         core each. With 1,000 connections every one of them has a login in flight all the time, so the time is spent \
+         core each. With 1,000 connections every one of them has a login in flight all the time, so most of it is \
          waiting in line.",
         &[
             "mechanism",
@@ -123,6 +145,7 @@ pub fn latency(bench: &Bench) -> Outcome<Vec<Table>> {
             "",
             "sasld",
             "Dovecot",
+            "Dovecot, no penalty",
             "floor",
             "ratio",
         ],
@@ -135,17 +158,11 @@ pub fn latency(bench: &Bench) -> Outcome<Vec<Table>> {
             max_logins: 50_000,
             ..hundred_connections(bench, mechanism)
         };
-        let mut p50 = Results::default();
-        in_turn(
-            bench,
-            &servers,
-            &one,
-            bench.cores.client(),
-            |kind, measured| {
-                p50.of(kind).push_micros(measured.latency.percentile(50.0));
-            },
-        )?;
-        let ratio = p50.sasld.ratio(&p50.floor).at_most(1.5, 2);
+        let p50 = percentile(bench, &servers, &one, 50.0)?;
+        let ratio = p50
+            .of(Kind::Sasld)
+            .ratio(&p50.of(Kind::Floor))
+            .at_most(1.5, 2);
         table.row(latency_row(
             mechanism,
             "1",
@@ -158,17 +175,11 @@ pub fn latency(bench: &Bench) -> Outcome<Vec<Table>> {
             connections: 1000,
             ..hundred_connections(bench, mechanism)
         };
-        let mut p99 = Results::default();
-        in_turn(
-            bench,
-            &servers,
-            &thousand,
-            bench.cores.client(),
-            |kind, measured| {
-                p99.of(kind).push_micros(measured.latency.percentile(99.0));
-            },
-        )?;
-        let ratio = p99.dovecot.ratio(&p99.sasld).at_least(5.0, 1);
+        let p99 = percentile(bench, &servers, &thousand, 99.0)?;
+        let ratio = p99
+            .of(Kind::Dovecot)
+            .ratio(&p99.of(Kind::Sasld))
+            .at_least(5.0, 1);
         table.row(latency_row(
             mechanism,
             "1,000",
@@ -180,22 +191,40 @@ pub fn latency(bench: &Bench) -> Outcome<Vec<Table>> {
     Ok(vec![table])
 }
 
+fn percentile(
+    bench: &Bench,
+    servers: &[Server],
+    load: &Load<'_>,
+    percent: f64,
+) -> Outcome<Results> {
+    let mut micros = Results::default();
+    in_turn(
+        bench,
+        servers,
+        load,
+        bench.cores.client(),
+        |kind, measured| {
+            micros.push_micros(kind, measured.latency.percentile(percent));
+        },
+    )?;
+    Ok(micros)
+}
+
 fn latency_row(
     mechanism: Mechanism,
     connections: &str,
     what: &str,
     micros: &Results,
     ratio: String,
-) -> [String; 7] {
-    [
+) -> Vec<String> {
+    let mut row = vec![
         mechanism.name().to_owned(),
         connections.to_owned(),
         what.to_owned(),
-        micros.sasld.cell(0),
-        micros.dovecot.cell(0),
-        micros.floor.cell(0),
-        ratio,
-    ]
+    ];
+    row.extend(PEERS.map(|kind| micros.of(kind).cell(0)));
+    row.push(ratio);
+    row
 }
 
 fn hundred_connections(bench: &Bench, mechanism: Mechanism) -> Load<'_> {
@@ -226,9 +255,4 @@ fn in_turn(
         }
         Ok(())
     })
-}
-
-/// Milliseconds with one decimal.
-pub fn millis(duration: Duration) -> String {
-    format!("{:.1}", duration.as_secs_f64() * 1e3)
 }

@@ -3,7 +3,7 @@
 //! Ratios are taken round by round, between neighbours in time, so that a machine that slows down for a while slows
 //! both sides. A server that was left out has empty series, which print as a dash and meet no goal.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::server::Kind;
 
@@ -11,18 +11,6 @@ use crate::server::Kind;
 pub struct Series(Vec<f64>);
 
 impl Series {
-    pub fn push(&mut self, value: f64) {
-        self.0.push(value);
-    }
-
-    pub fn push_micros(&mut self, value: Duration) {
-        self.push(value.as_secs_f64() * 1e6);
-    }
-
-    pub fn push_millis(&mut self, value: Duration) {
-        self.push(value.as_secs_f64() * 1e3);
-    }
-
     fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -34,10 +22,6 @@ impl Series {
         let upper = *sorted.get(sorted.len() / 2)?;
         let lower = sorted[(sorted.len() - 1) / 2];
         Some(f64::midpoint(lower, upper))
-    }
-
-    pub fn max(&self) -> Option<f64> {
-        self.sorted().last().copied()
     }
 
     /// This divided by `other`, round by round.
@@ -66,7 +50,7 @@ impl Series {
     /// [`Self::cell`] with its goal and whether the median meets it.
     pub fn at_most(&self, goal: f64, decimals: usize) -> String {
         judged(
-            self.cell(decimals),
+            &self.cell(decimals),
             &format!("≤ {goal}"),
             self.median().map(|median| median <= goal),
         )
@@ -74,36 +58,42 @@ impl Series {
 
     pub fn at_least(&self, goal: f64, decimals: usize) -> String {
         judged(
-            self.cell(decimals),
+            &self.cell(decimals),
             &format!("≥ {goal}"),
             self.median().map(|median| median >= goal),
         )
     }
 }
 
-/// A result beside its goal: `7.1; goal ≥ 6: met`.
-pub fn judged(result: String, goal: &str, met: Option<bool>) -> String {
+/// A result and its goal: `7.1, goal ≥ 6: met`. Without a judgement, the result alone.
+pub fn judged(result: &str, goal: &str, met: Option<bool>) -> String {
+    let separator = if result.is_empty() { "" } else { ", goal " };
     match met {
-        Some(true) => format!("{result}; goal {goal}: met"),
-        Some(false) => format!("{result}; goal {goal}: **missed**"),
-        None => result,
+        Some(true) => format!("{result}{separator}{goal}: met"),
+        Some(false) => format!("{result}{separator}{goal}: **missed**"),
+        None => result.to_owned(),
     }
 }
 
 /// One series per server.
 #[derive(Default)]
-pub struct Results {
-    pub sasld: Series,
-    pub dovecot: Series,
-    pub floor: Series,
-}
+pub struct Results(BTreeMap<Kind, Series>);
 
 impl Results {
-    pub fn of(&mut self, kind: Kind) -> &mut Series {
-        match kind {
-            Kind::Sasld => &mut self.sasld,
-            Kind::Dovecot => &mut self.dovecot,
-            Kind::Floor => &mut self.floor,
-        }
+    pub fn push(&mut self, kind: Kind, value: f64) {
+        self.0.entry(kind).or_default().0.push(value);
+    }
+
+    pub fn push_micros(&mut self, kind: Kind, value: Duration) {
+        self.push(kind, value.as_secs_f64() * 1e6);
+    }
+
+    pub fn push_millis(&mut self, kind: Kind, value: Duration) {
+        self.push(kind, value.as_secs_f64() * 1e3);
+    }
+
+    /// Empty if that server was not measured.
+    pub fn of(&self, kind: Kind) -> Series {
+        self.0.get(&kind).cloned().unwrap_or_default()
     }
 }

@@ -6,7 +6,10 @@
 
 use std::{
     fs::{self, File},
-    os::fd::OwnedFd,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt as _, chown},
+    },
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
     thread,
@@ -15,19 +18,28 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal},
 };
 use tempfile::TempDir;
 
-use crate::{Outcome, connection::Connection, dovecot, echo, measure, measure::Processes, sasld};
+use crate::{
+    Outcome,
+    connection::Connection,
+    dovecot::{self, Penalty},
+    echo,
+    measure::{self, Processes},
+    sasld,
+};
 
 /// Longest time to a server's first greeting, and to its end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Sasld,
     Dovecot,
+    /// Dovecot without its count of failures per address, which costs it a question to another process per login.
+    DovecotNoPenalty,
     /// The server that parses nothing.
     Floor,
 }
@@ -37,6 +49,7 @@ impl Kind {
         match self {
             Self::Sasld => "sasld",
             Self::Dovecot => "Dovecot",
+            Self::DovecotNoPenalty => "Dovecot, no penalty",
             Self::Floor => "floor",
         }
     }
@@ -47,7 +60,8 @@ impl Kind {
         let dir = TempDir::with_prefix("sasld-bench-")?;
         let plan = match self {
             Self::Sasld => sasld::plan(dir.path(), secrets)?,
-            Self::Dovecot => dovecot::plan(dir.path(), secrets)?,
+            Self::Dovecot => dovecot::plan(dir.path(), secrets, Penalty::On)?,
+            Self::DovecotNoPenalty => dovecot::plan(dir.path(), secrets, Penalty::Off)?,
             Self::Floor => echo::plan(dir.path(), challenges)?,
         };
         Server::launch(self, dir, plan, cores)
@@ -124,18 +138,25 @@ impl Server {
         Processes::below(self.child.id())
     }
 
-    pub fn secrets_file(&self) -> PathBuf {
-        secrets_file(self.dir.path())
+    /// Writes new contents beside the secrets file, with its owner and mode, ready for [`Self::reload`].
+    pub fn prepare_secrets(&self, secrets: &[u8]) -> Outcome<()> {
+        let (current, next) = (secrets_file(self.dir.path()), self.next_secrets());
+        fs::write(&next, secrets)?;
+        let metadata = fs::metadata(current)?;
+        chown(&next, Some(metadata.uid()), Some(metadata.gid()))?;
+        Ok(fs::set_permissions(&next, metadata.permissions())?)
     }
 
-    /// Tells the server that its files changed; Dovecot looks by itself.
+    fn next_secrets(&self) -> PathBuf {
+        self.dir.path().join("users.next")
+    }
+
+    /// Puts the prepared contents in place and tells sasld; Dovecot looks by itself.
     pub fn reload(&self) -> Outcome<()> {
+        fs::rename(self.next_secrets(), secrets_file(self.dir.path()))?;
         if self.kind == Kind::Sasld {
-            let pid = i32::try_from(self.child.id())?;
-            nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(pid),
-                nix::sys::signal::Signal::SIGHUP,
-            )?;
+            let pid = Pid::from_raw(i32::try_from(self.child.id())?).ok_or("process 0")?;
+            kill_process(pid, Signal::HUP)?;
         }
         Ok(())
     }
