@@ -4,7 +4,12 @@
 //! logins per second, evenly spread, and their latency is the result. The hashes are made by Dovecot's `doveadm pw`;
 //! without it there is nothing to verify, and the run is an error.
 
-use std::{thread, time::Duration};
+use std::{
+    slice,
+    sync::atomic::{AtomicBool, Ordering},
+    thread::{self, ScopedJoinHandle},
+    time::Duration,
+};
 
 use crate::{
     Bench, Outcome,
@@ -45,7 +50,8 @@ pub fn beside_cheap_logins(bench: &Bench) -> Outcome<Vec<Table>> {
             "p99 with, all cores",
         ],
     );
-    let expensive = expensive_users()?;
+    let schemes = &SCHEMES[..bench.effort.schemes];
+    let expensive = expensive_users(schemes)?;
     let mut secrets = bench.secrets.clone();
     for (user, hash) in &expensive {
         secrets.extend_from_slice(format!("{}:{hash}\n", user.name).as_bytes());
@@ -53,7 +59,7 @@ pub fn beside_cheap_logins(bench: &Bench) -> Outcome<Vec<Table>> {
 
     let one = Setting::measure(bench, &secrets, &expensive, cores.server(), cores.client())?;
     let all = Setting::measure(bench, &secrets, &expensive, cores.all(), cores.all())?;
-    for (index, (scheme, rounds)) in SCHEMES.iter().enumerate() {
+    for (index, (scheme, rounds)) in schemes.iter().enumerate() {
         for kind in bench.kinds(&PEERS) {
             let busy = all.schemes[index].busy.of(kind);
             let goal = 0.9 * cores.count() as f64;
@@ -78,8 +84,8 @@ pub fn beside_cheap_logins(bench: &Bench) -> Outcome<Vec<Table>> {
 }
 
 /// One user per scheme, and its verifier.
-fn expensive_users() -> Outcome<Vec<(User, String)>> {
-    let users = SCHEMES.iter().map(|(scheme, rounds)| {
+fn expensive_users(schemes: &[(&str, u32)]) -> Outcome<Vec<(User, String)>> {
+    let users = schemes.iter().map(|(scheme, rounds)| {
         let name = format!("{}@example.com", scheme.to_ascii_lowercase());
         let user = User::new(name, "a long enough password".to_owned());
         let hash = dovecot::hash(scheme, *rounds, &user.password)?;
@@ -126,7 +132,7 @@ impl Setting {
             for (user, _) in expensive {
                 let mut together = Together::default();
                 for server in &servers {
-                    together.add(bench, server, std::slice::from_ref(user))?;
+                    together.add(bench, server, user)?;
                 }
                 setting.schemes.push(together);
             }
@@ -137,40 +143,59 @@ impl Setting {
 }
 
 impl Together {
-    fn add(&mut self, bench: &Bench, server: &Server, expensive: &[User]) -> Outcome<()> {
-        let (hashed, cheap) = thread::scope(|scope| {
-            // Inherits this thread's cores.
-            let hashed = scope.spawn(|| hashing(bench, expensive).run(server));
-            let cheap = cheap(bench).run(server);
-            (hashed.join(), cheap)
+    /// The cheap client connects first and ends first: expensive logins are in flight all through its window, and until
+    /// the last of its logins is answered.
+    fn add(&mut self, bench: &Bench, server: &Server, user: &User) -> Outcome<()> {
+        let stop = AtomicBool::new(false);
+        let expensive = Load {
+            mechanism: Mechanism::Plain,
+            users: slice::from_ref(user),
+            connections: 8,
+            warm_up: bench.effort.window / 4,
+            window: Duration::MAX,
+            max_logins: u64::MAX,
+            stop: Some(&stop),
+            pace: None,
+        };
+        let (expensive, cheap) = thread::scope(|scope| {
+            let mut client = None;
+            let cheap = cheap(bench).run_disturbed(server, Duration::ZERO, || {
+                // Inherits this thread's cores.
+                client = Some(scope.spawn(|| expensive.run(server)));
+                Ok(())
+            });
+            stop.store(true, Ordering::Relaxed);
+            (client.map(ScopedJoinHandle::join), cheap)
         });
-        let hashed: Measured = hashed.map_err(|_| "the expensive client panicked")??;
+        let cheap = cheap?;
+        let expensive = expensive.ok_or("the cheap client ended before its window")?;
+        let expensive: Measured = expensive.map_err(|_| "the expensive client panicked")??;
+        if cheap.refused > 0 {
+            return Err(format!(
+                "{} refused {} right passwords",
+                server.kind.name(),
+                cheap.refused
+            )
+            .into());
+        }
         self.per_second
-            .push(server.kind, hashed.logins_per_second());
-        self.busy.push(server.kind, hashed.busy_cores());
+            .push(server.kind, expensive.logins_per_second());
+        self.busy.push(server.kind, expensive.busy_cores());
         self.p99
-            .push_millis(server.kind, cheap?.latency.percentile(99.0));
+            .push_millis(server.kind, cheap.latency.percentile(99.0));
         Ok(())
-    }
-}
-
-fn hashing<'a>(bench: &'a Bench, users: &'a [User]) -> Load<'a> {
-    Load {
-        mechanism: Mechanism::Plain,
-        users,
-        connections: 8,
-        warm_up: bench.effort.window / 2,
-        window: bench.effort.window * 4,
-        max_logins: u64::MAX,
-        pace: None,
     }
 }
 
 fn cheap(bench: &Bench) -> Load<'_> {
     Load {
         mechanism: Mechanism::CramMd5,
+        users: &bench.users,
         connections: CHEAP_CONNECTIONS,
+        warm_up: bench.effort.window / 4,
+        window: bench.effort.window * 4,
+        max_logins: u64::MAX,
+        stop: None,
         pace: Some(CHEAP_PACE),
-        ..hashing(bench, &bench.users)
     }
 }

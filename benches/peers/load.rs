@@ -1,13 +1,16 @@
 //! The load: N connections on one thread, each with one login in flight, the next one as soon as the last is answered
 //! (or, paced, when it is due).
 //!
-//! A run warms up, then opens its window: only logins answered inside it count, and the server's CPU clocks are read at
-//! both ends. Runs are bounded by time and, if asked, by number. Silence from the server for ten seconds, a closed
-//! connection or a wrong reply ends the run with an error; refusals are counted, and the caller decides.
+//! A run warms up, then opens its window: logins answered inside it count, and the server's CPU clocks are read at both
+//! ends. Latencies are those of logins that began in it, also when they end later, so that the slowest are not forgotten.
+//! Runs are bounded by time and, if asked, by number. Silence from the server for half a minute, a closed connection or a
+//! wrong reply ends the run with an error; refusals are counted, and the caller decides.
 
 use std::{
-    collections::VecDeque,
+    cmp::Reverse,
+    collections::BinaryHeap,
     process,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -23,7 +26,7 @@ use crate::{
 };
 
 /// How long a server may say nothing at all while logins are in flight.
-const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// What to do to a server.
 pub struct Load<'a> {
@@ -35,7 +38,10 @@ pub struct Load<'a> {
     pub window: Duration,
     /// Ends the window early.
     pub max_logins: u64,
-    /// Time from the start of a login to the start of the next on the same connection; `None` is at once.
+    /// Ends it when somebody sets this.
+    pub stop: Option<&'a AtomicBool>,
+    /// Time from one login to the next on the same connection; `None` is at once. A login that finds its predecessor
+    /// still in flight when it is due follows it, and its latency counts from when it was due.
     pub pace: Option<Duration>,
 }
 
@@ -92,7 +98,7 @@ impl Load<'_> {
         let processes = server.processes()?;
         let opened = run.open_window(&processes)?;
         let mut disturb = Some(disturb);
-        while opened.elapsed() < self.window && run.logins < self.max_logins {
+        while opened.elapsed() < self.window && run.logins < self.max_logins && !self.is_stopped() {
             if opened.elapsed() >= at
                 && let Some(disturb) = disturb.take()
             {
@@ -100,15 +106,20 @@ impl Load<'_> {
             }
             run.turn()?;
         }
-        let measured = Measured {
-            server_cpu: processes.cpu()?.saturating_sub(run.cpu_before),
-            wall: opened.elapsed(),
-            logins: run.logins,
-            refused: run.refused,
-            latency: run.latency.clone(),
-        };
+        let server_cpu = processes.cpu()?.saturating_sub(run.cpu_before);
+        let (wall, logins) = (opened.elapsed(), run.logins);
         run.drain()?;
-        Ok(measured)
+        Ok(Measured {
+            logins,
+            refused: run.refused,
+            wall,
+            server_cpu,
+            latency: run.latency,
+        })
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
     }
 }
 
@@ -120,10 +131,13 @@ struct Run<'a> {
     events: Vec<EpollEvent>,
     connections: Vec<Connection<'a>>,
     next_user: usize,
-    /// Connections that wait until their next login is due, soonest first (the pace is the same for all).
-    due: VecDeque<(Instant, usize)>,
+    /// When each connection's login is or was due, if paced.
+    schedule: Vec<Instant>,
+    /// Connections that wait until then, soonest first.
+    due: BinaryHeap<Reverse<(Instant, usize)>>,
     in_flight: usize,
     stopping: bool,
+    opened: Option<Instant>,
     logins: u64,
     refused: u64,
     latency: Histogram,
@@ -150,9 +164,11 @@ impl<'a> Run<'a> {
             events: vec![EpollEvent::empty(); load.connections.max(1)],
             connections,
             next_user: 0,
-            due: VecDeque::with_capacity(load.connections),
+            schedule: Vec::new(),
+            due: BinaryHeap::with_capacity(load.connections),
             in_flight: 0,
             stopping: false,
+            opened: None,
             logins: 0,
             refused: 0,
             latency: Histogram::new(),
@@ -164,8 +180,9 @@ impl<'a> Run<'a> {
             match load.pace {
                 None => run.begin(index, now)?,
                 Some(pace) => {
-                    let share = index as f64 / load.connections as f64;
-                    run.due.push_back((now + pace.mul_f64(share), index));
+                    let due = now + pace.mul_f64(index as f64 / load.connections as f64);
+                    run.schedule.push(due);
+                    run.due.push(Reverse((due, index)));
                 }
             }
         }
@@ -176,8 +193,8 @@ impl<'a> Run<'a> {
     fn open_window(&mut self, processes: &Processes) -> Outcome<Instant> {
         self.logins = 0;
         self.refused = 0;
-        self.latency = Histogram::new();
         let opened = Instant::now();
+        self.opened = Some(opened);
         self.cpu_before = processes.cpu()?;
         Ok(opened)
     }
@@ -192,11 +209,11 @@ impl<'a> Run<'a> {
 
     /// Waits for replies (or for a login to become due) and handles all that have come.
     fn turn(&mut self) -> Outcome<()> {
-        let patience = match self.due.front() {
-            Some((due, _)) => due.saturating_duration_since(Instant::now()),
+        let patience = match self.due.peek() {
+            Some(Reverse((due, _))) => due.saturating_duration_since(Instant::now()),
             None => SILENCE,
         };
-        // Rounded up: a paced login may start a millisecond late, and its latency counts from when it did.
+        // Rounded up: this clock may start a paced login a millisecond late, which is not the server's fault.
         let millis = u16::try_from(patience.as_nanos().div_ceil(1_000_000))?;
         let ready = self.epoll.wait(&mut self.events, millis)?;
         if ready == 0 && self.due.is_empty() {
@@ -206,10 +223,10 @@ impl<'a> Run<'a> {
             let index = usize::try_from(self.events[event].data())?;
             self.receive(index)?;
         }
-        while let Some(&(due, index)) = self.due.front()
+        while let Some(&Reverse((due, index))) = self.due.peek()
             && due <= Instant::now()
         {
-            self.due.pop_front();
+            self.due.pop();
             self.begin(index, Instant::now())?;
         }
         Ok(())
@@ -228,18 +245,26 @@ impl<'a> Run<'a> {
             }
         };
         let now = Instant::now();
-        self.latency.record(now - since);
+        if self.opened.is_some_and(|opened| since >= opened) {
+            self.latency.record(now - since);
+        }
         self.in_flight -= 1;
         match self.load.pace {
             _ if self.stopping => {}
             None => self.begin(index, now)?,
-            Some(pace) => self.due.push_back((since + pace, index)),
+            Some(pace) => {
+                self.schedule[index] += pace;
+                match self.schedule[index] {
+                    due if due <= now => self.begin(index, due)?,
+                    due => self.due.push(Reverse((due, index))),
+                }
+            }
         }
         Ok(())
     }
 
     /// Lets logins in flight finish, so that the next run does not pay for them.
-    fn drain(mut self) -> Outcome<()> {
+    fn drain(&mut self) -> Outcome<()> {
         self.stopping = true;
         self.due.clear();
         while self.in_flight > 0 {

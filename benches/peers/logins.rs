@@ -235,6 +235,7 @@ fn hundred_connections(bench: &Bench, mechanism: Mechanism) -> Load<'_> {
         warm_up: bench.effort.window / 4,
         window: bench.effort.window,
         max_logins: u64::MAX,
+        stop: None,
         pace: None,
     }
 }

@@ -42,6 +42,8 @@ struct Effort {
     idle_connections: usize,
     /// Users in the large secrets file.
     many_users: usize,
+    /// How many of the expensive schemes.
+    schemes: usize,
 }
 
 const FULL: Effort = Effort {
@@ -50,14 +52,16 @@ const FULL: Effort = Effort {
     starts: 30,
     idle_connections: 10_000,
     many_users: 1_000_000,
+    schemes: 3,
 };
 
 const QUICK: Effort = Effort {
-    rounds: 3,
+    rounds: 2,
     window: Duration::from_millis(200),
     starts: 5,
     idle_connections: 2_000,
     many_users: 100_000,
+    schemes: 1,
 };
 
 /// What every scenario works with.

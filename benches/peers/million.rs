@@ -144,6 +144,7 @@ fn run(
         warm_up: bench.effort.window / 4,
         window,
         max_logins: u64::MAX,
+        stop: None,
         pace: None,
     };
     let measured = load.run_disturbed(server, window / 4, disturb)?;
