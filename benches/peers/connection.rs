@@ -64,14 +64,7 @@ impl<'u> Connection<'u> {
             }
         }
         stream.set_nonblocking(true)?;
-        Ok(Self {
-            stream,
-            id: 0,
-            login: None,
-            input,
-            filled: 0,
-            output: Vec::with_capacity(512),
-        })
+        Ok(Self { stream, id: 0, login: None, input, filled: 0, output: Vec::with_capacity(512) })
     }
 
     /// Starts a login. Its latency counts from `since`.
@@ -79,12 +72,7 @@ impl<'u> Connection<'u> {
         self.id += 1;
         self.output.clear();
         user.write_auth(mechanism, self.id, &mut self.output);
-        self.login = Some(Login {
-            user,
-            mechanism,
-            challenges_answered: 0,
-            since,
-        });
+        self.login = Some(Login { user, mechanism, challenges_answered: 0, since });
         Ok(self.stream.write_all(&self.output)?)
     }
 
@@ -129,13 +117,7 @@ impl<'u> Connection<'u> {
                 let nth = login.challenges_answered;
                 login.challenges_answered += 1;
                 self.output.clear();
-                login.user.write_cont(
-                    login.mechanism,
-                    self.id,
-                    nth,
-                    challenge,
-                    &mut self.output,
-                )?;
+                login.user.write_cont(login.mechanism, self.id, nth, challenge, &mut self.output)?;
                 self.stream.write_all(&self.output)?;
                 Ok(Progress::Waiting)
             }

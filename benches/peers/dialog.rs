@@ -115,9 +115,7 @@ impl User {
     fn write_cram_md5_response(&self, challenge: &[u8], out: &mut Vec<u8>) -> Outcome<()> {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut decoded = [0; MAX_CHALLENGE_BYTES];
-        let length = STANDARD
-            .decode_slice(challenge, &mut decoded)
-            .map_err(|e| e.to_string())?;
+        let length = STANDARD.decode_slice(challenge, &mut decoded).map_err(|e| e.to_string())?;
         let mut hmac = self.cram_md5_key.clone();
         hmac.update(&decoded[..length]);
 

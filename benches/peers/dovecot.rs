@@ -43,18 +43,13 @@ pub fn plan(dir: &Path, secrets: &[u8], penalty: Penalty) -> Outcome<Plan> {
     fs::write(&configuration, configuration_text(dir, penalty))?;
     let mut command = Command::new("dovecot");
     command.arg("-F").arg("-c").arg(&configuration);
-    Ok(Plan {
-        command,
-        socket: dir.join("run/auth-client"),
-    })
+    Ok(Plan { command, socket: dir.join("run/auth-client") })
 }
 
 fn configuration_text(dir: &Path, penalty: Penalty) -> String {
     let anvil = match penalty {
         Penalty::On => "",
-        Penalty::Off => {
-            "service anvil {\n  unix_listener anvil-auth-penalty {\n    mode = 0\n  }\n}\n"
-        }
+        Penalty::Off => "service anvil {\n  unix_listener anvil-auth-penalty {\n    mode = 0\n  }\n}\n",
     };
     let users = secrets_file(dir);
     let users = users.display();

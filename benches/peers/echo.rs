@@ -38,10 +38,7 @@ const HANDSHAKE_LINES: u32 = 2;
 pub fn plan(dir: &Path, challenges: u8) -> Outcome<Plan> {
     let socket = dir.join("auth");
     let mut command = Command::new(env::current_exe()?);
-    command
-        .arg(ARGUMENT)
-        .arg(&socket)
-        .arg(challenges.to_string());
+    command.arg(ARGUMENT).arg(&socket).arg(challenges.to_string());
     Ok(Plan { command, socket })
 }
 
@@ -49,17 +46,11 @@ pub fn plan(dir: &Path, challenges: u8) -> Outcome<Plan> {
 pub fn serve(socket: &Path, challenges: u8) -> Outcome<Infallible> {
     let listener = UnixListener::bind(socket)?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    epoll.add(
-        &listener,
-        EpollEvent::new(EpollFlags::EPOLLIN, LISTENER as u64),
-    )?;
+    epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER as u64))?;
     // Indexed by the number in the epoll event. The listener's place stays empty, and so do those of the departed.
     let mut clients = vec![None];
     let mut events = vec![EpollEvent::empty(); 1024];
-    let mut buffers = Buffers {
-        input: vec![0; 4096],
-        output: Vec::with_capacity(4096),
-    };
+    let mut buffers = Buffers { input: vec![0; 4096], output: Vec::with_capacity(4096) };
     loop {
         let ready = epoll.wait(&mut events, EpollTimeout::NONE)?;
         for event in &events[..ready] {
@@ -67,10 +58,7 @@ pub fn serve(socket: &Path, challenges: u8) -> Outcome<Infallible> {
             if number == LISTENER {
                 let (mut stream, _) = listener.accept()?;
                 stream.write_all(GREETING)?;
-                epoll.add(
-                    &stream,
-                    EpollEvent::new(EpollFlags::EPOLLIN, clients.len() as u64),
-                )?;
+                epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, clients.len() as u64))?;
                 clients.push(Some(Client {
                     stream,
                     handshake_lines_left: HANDSHAKE_LINES,
@@ -119,10 +107,7 @@ impl Client {
                 append(output, &[b"CONT\t", id, b"\t", CHALLENGE, b"\n"]);
             } else {
                 self.challenges_left = challenges;
-                append(
-                    output,
-                    &[b"OK\t", id, b"\tuser=", CANNED_USER.as_bytes(), b"\n"],
-                );
+                append(output, &[b"OK\t", id, b"\tuser=", CANNED_USER.as_bytes(), b"\n"]);
             }
         }
         output.is_empty() || self.stream.write_all(output).is_ok()

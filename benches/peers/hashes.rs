@@ -63,10 +63,7 @@ pub fn beside_cheap_logins(bench: &Bench) -> Outcome<Vec<Table>> {
         for kind in bench.kinds(&PEERS) {
             let busy = all.schemes[index].busy.of(kind);
             let goal = 0.9 * cores.count() as f64;
-            let met = busy
-                .median()
-                .filter(|_| kind == Kind::Sasld)
-                .map(|busy| busy >= goal);
+            let met = busy.median().filter(|_| kind == Kind::Sasld).map(|busy| busy >= goal);
             table.row([
                 format!("{scheme}, {rounds}"),
                 kind.name().to_owned(),
@@ -118,16 +115,13 @@ impl Setting {
         client_cores: &[usize],
     ) -> Outcome<Self> {
         let kinds = bench.kinds(&PEERS).into_iter();
-        let servers: Vec<Server> = kinds
-            .map(|kind| kind.start(secrets, server_cores, 0))
-            .collect::<Outcome<_>>()?;
+        let servers: Vec<Server> =
+            kinds.map(|kind| kind.start(secrets, server_cores, 0)).collect::<Outcome<_>>()?;
         let mut setting = Self::default();
         bound_to(client_cores, || {
             for server in &servers {
                 let alone = cheap(bench).run(server)?;
-                setting
-                    .p99_alone
-                    .push_millis(server.kind, alone.latency.percentile(99.0));
+                setting.p99_alone.push_millis(server.kind, alone.latency.percentile(99.0));
             }
             for (user, _) in expensive {
                 let mut together = Together::default();
@@ -171,18 +165,11 @@ impl Together {
         let expensive = expensive.ok_or("the cheap client ended before its window")?;
         let expensive: Measured = expensive.map_err(|_| "the expensive client panicked")??;
         if cheap.refused > 0 {
-            return Err(format!(
-                "{} refused {} right passwords",
-                server.kind.name(),
-                cheap.refused
-            )
-            .into());
+            return Err(format!("{} refused {} right passwords", server.kind.name(), cheap.refused).into());
         }
-        self.per_second
-            .push(server.kind, expensive.logins_per_second());
+        self.per_second.push(server.kind, expensive.logins_per_second());
         self.busy.push(server.kind, expensive.busy_cores());
-        self.p99
-            .push_millis(server.kind, cheap.latency.percentile(99.0));
+        self.p99.push_millis(server.kind, cheap.latency.percentile(99.0));
         Ok(())
     }
 }

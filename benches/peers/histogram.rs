@@ -19,11 +19,7 @@ pub struct Histogram {
 
 impl Histogram {
     pub fn new() -> Self {
-        Self {
-            counts: vec![0; BUCKETS],
-            total: 0,
-            slowest: Duration::ZERO,
-        }
+        Self { counts: vec![0; BUCKETS], total: 0, slowest: Duration::ZERO }
     }
 
     pub fn record(&mut self, latency: Duration) {

@@ -109,13 +109,7 @@ impl Load<'_> {
         let server_cpu = processes.cpu()?.saturating_sub(run.cpu_before);
         let (wall, logins) = (opened.elapsed(), run.logins);
         run.drain()?;
-        Ok(Measured {
-            logins,
-            refused: run.refused,
-            wall,
-            server_cpu,
-            latency: run.latency,
-        })
+        Ok(Measured { logins, refused: run.refused, wall, server_cpu, latency: run.latency })
     }
 
     fn is_stopped(&self) -> bool {
@@ -151,10 +145,7 @@ impl<'a> Run<'a> {
         let cpid = process::id();
         for index in 0..load.connections {
             let connection = Connection::open(&server.socket, cpid + u32::try_from(index)?)?;
-            epoll.add(
-                &connection,
-                EpollEvent::new(EpollFlags::EPOLLIN, index as u64),
-            )?;
+            epoll.add(&connection, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
             connections.push(connection);
         }
         let mut run = Run {

@@ -13,12 +13,7 @@ use crate::{
     table::Table,
 };
 
-const PEERS: [Kind; 4] = [
-    Kind::Sasld,
-    Kind::Dovecot,
-    Kind::DovecotNoPenalty,
-    Kind::Floor,
-];
+const PEERS: [Kind; 4] = [Kind::Sasld, Kind::Dovecot, Kind::DovecotNoPenalty, Kind::Floor];
 
 /// CPU time and throughput with 100 connections and 1,000 users.
 pub fn cpu_and_throughput(bench: &Bench) -> Outcome<Vec<Table>> {
@@ -39,25 +34,11 @@ pub fn cpu_and_throughput(bench: &Bench) -> Outcome<Vec<Table>> {
         "Throughput",
         "Logins per second in the same setting, and with server and client free to run on every core, which they then \
          share. *Busy* is how many cores the server used.",
-        &[
-            "mechanism",
-            "server",
-            "one core",
-            "busy",
-            "all cores",
-            "busy",
-            "all ÷ one",
-        ],
+        &["mechanism", "server", "one core", "busy", "all cores", "busy", "all ÷ one"],
     );
     for mechanism in Mechanism::ALL {
         let load = hundred_connections(bench, mechanism);
-        let one_core = Throughput::measure(
-            bench,
-            &PEERS,
-            &load,
-            bench.cores.server(),
-            bench.cores.client(),
-        )?;
+        let one_core = Throughput::measure(bench, &PEERS, &load, bench.cores.server(), bench.cores.client())?;
         for kind in bench.kinds(&PEERS) {
             let micros = one_core.cpu_micros.of(kind);
             let to_dovecot = one_core.cpu_micros.of(Kind::Dovecot).ratio(&micros);
@@ -67,25 +48,14 @@ pub fn cpu_and_throughput(bench: &Bench) -> Outcome<Vec<Table>> {
                 mechanism.name().to_owned(),
                 kind.name().to_owned(),
                 micros.cell(2),
-                micros
-                    .median()
-                    .map_or(String::new(), |micros| format!("{:.0}", 1e6 / micros)),
-                if is_sasld {
-                    to_dovecot.at_least(6.0, 1)
-                } else {
-                    to_dovecot.cell(1)
-                },
-                if is_sasld {
-                    to_floor.at_most(2.0, 2)
-                } else {
-                    to_floor.cell(2)
-                },
+                micros.median().map_or(String::new(), |micros| format!("{:.0}", 1e6 / micros)),
+                if is_sasld { to_dovecot.at_least(6.0, 1) } else { to_dovecot.cell(1) },
+                if is_sasld { to_floor.at_most(2.0, 2) } else { to_floor.cell(2) },
             ]);
         }
 
         let kinds = [Kind::Sasld, Kind::Dovecot];
-        let all_cores =
-            Throughput::measure(bench, &kinds, &load, bench.cores.all(), bench.cores.all())?;
+        let all_cores = Throughput::measure(bench, &kinds, &load, bench.cores.all(), bench.cores.all())?;
         for kind in bench.kinds(&kinds) {
             let (one, all) = (one_core.per_second.of(kind), all_cores.per_second.of(kind));
             throughput.row([
@@ -120,12 +90,8 @@ impl Throughput {
         let servers = bench.start(kinds, server_cores, load.mechanism.challenges())?;
         let mut throughput = Self::default();
         in_turn(bench, &servers, load, client_cores, |kind, measured| {
-            throughput
-                .cpu_micros
-                .push_micros(kind, measured.cpu_per_login());
-            throughput
-                .per_second
-                .push(kind, measured.logins_per_second());
+            throughput.cpu_micros.push_micros(kind, measured.cpu_per_login());
+            throughput.per_second.push(kind, measured.logins_per_second());
             throughput.busy.push(kind, measured.busy_cores());
         })?;
         Ok(throughput)
@@ -139,74 +105,29 @@ pub fn latency(bench: &Bench) -> Outcome<Vec<Table>> {
         "Microseconds from the first byte of a login sent to the last byte of its verdict read, server and client on a \
          core each. With 1,000 connections every one of them has a login in flight all the time, so most of it is \
          waiting in line.",
-        &[
-            "mechanism",
-            "connections",
-            "",
-            "sasld",
-            "Dovecot",
-            "Dovecot, no penalty",
-            "floor",
-            "ratio",
-        ],
+        &["mechanism", "connections", "", "sasld", "Dovecot", "Dovecot, no penalty", "floor", "ratio"],
     );
     for mechanism in [Mechanism::Plain, Mechanism::CramMd5] {
         let servers = bench.start(&PEERS, bench.cores.server(), mechanism.challenges())?;
 
-        let one = Load {
-            connections: 1,
-            max_logins: 50_000,
-            ..hundred_connections(bench, mechanism)
-        };
+        let one = Load { connections: 1, max_logins: 50_000, ..hundred_connections(bench, mechanism) };
         let p50 = percentile(bench, &servers, &one, 50.0)?;
-        let ratio = p50
-            .of(Kind::Sasld)
-            .ratio(&p50.of(Kind::Floor))
-            .at_most(1.5, 2);
-        table.row(latency_row(
-            mechanism,
-            "1",
-            "p50",
-            &p50,
-            format!("sasld ÷ floor {ratio}"),
-        ));
+        let ratio = p50.of(Kind::Sasld).ratio(&p50.of(Kind::Floor)).at_most(1.5, 2);
+        table.row(latency_row(mechanism, "1", "p50", &p50, format!("sasld ÷ floor {ratio}")));
 
-        let thousand = Load {
-            connections: 1000,
-            ..hundred_connections(bench, mechanism)
-        };
+        let thousand = Load { connections: 1000, ..hundred_connections(bench, mechanism) };
         let p99 = percentile(bench, &servers, &thousand, 99.0)?;
-        let ratio = p99
-            .of(Kind::Dovecot)
-            .ratio(&p99.of(Kind::Sasld))
-            .at_least(5.0, 1);
-        table.row(latency_row(
-            mechanism,
-            "1,000",
-            "p99",
-            &p99,
-            format!("Dovecot ÷ sasld {ratio}"),
-        ));
+        let ratio = p99.of(Kind::Dovecot).ratio(&p99.of(Kind::Sasld)).at_least(5.0, 1);
+        table.row(latency_row(mechanism, "1,000", "p99", &p99, format!("Dovecot ÷ sasld {ratio}")));
     }
     Ok(vec![table])
 }
 
-fn percentile(
-    bench: &Bench,
-    servers: &[Server],
-    load: &Load<'_>,
-    percent: f64,
-) -> Outcome<Results> {
+fn percentile(bench: &Bench, servers: &[Server], load: &Load<'_>, percent: f64) -> Outcome<Results> {
     let mut micros = Results::default();
-    in_turn(
-        bench,
-        servers,
-        load,
-        bench.cores.client(),
-        |kind, measured| {
-            micros.push_micros(kind, measured.latency.percentile(percent));
-        },
-    )?;
+    in_turn(bench, servers, load, bench.cores.client(), |kind, measured| {
+        micros.push_micros(kind, measured.latency.percentile(percent));
+    })?;
     Ok(micros)
 }
 
@@ -217,11 +138,7 @@ fn latency_row(
     micros: &Results,
     ratio: String,
 ) -> Vec<String> {
-    let mut row = vec![
-        mechanism.name().to_owned(),
-        connections.to_owned(),
-        what.to_owned(),
-    ];
+    let mut row = vec![mechanism.name().to_owned(), connections.to_owned(), what.to_owned()];
     row.extend(PEERS.map(|kind| micros.of(kind).cell(0)));
     row.push(ratio);
     row

@@ -78,19 +78,13 @@ struct Bench {
 impl Bench {
     /// Those of `kinds` that are to be measured.
     fn kinds(&self, kinds: &[Kind]) -> Vec<Kind> {
-        kinds
-            .iter()
-            .copied()
-            .filter(|kind| !self.without.contains(kind))
-            .collect()
+        kinds.iter().copied().filter(|kind| !self.without.contains(kind)).collect()
     }
 
     /// Starts one server of each kind with the 1,000 users.
     fn start(&self, kinds: &[Kind], cores: &[usize], challenges: u8) -> Outcome<Vec<Server>> {
         let kinds = self.kinds(kinds).into_iter();
-        kinds
-            .map(|kind| kind.start(&self.secrets, cores, challenges))
-            .collect()
+        kinds.map(|kind| kind.start(&self.secrets, cores, challenges)).collect()
     }
 }
 
@@ -106,22 +100,16 @@ const SCENARIOS: [Scenario; 5] = [
 
 fn main() -> Outcome<()> {
     // cargo appends `--bench`.
-    let arguments: Vec<String> = env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
-    if let [echo::ARGUMENT, socket, challenges] =
-        arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]
+    let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let [echo::ARGUMENT, socket, challenges] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]
     {
         match echo::serve(Path::new(socket), challenges.parse()?)? {}
     }
     let known = |name: &String| SCENARIOS.iter().any(|(known, _)| known == name);
     if let Some(unknown) = arguments.iter().find(|name| !known(name)) {
-        return Err(format!(
-            "unknown scenario {unknown:?}; known: {:?}",
-            SCENARIOS.map(|(name, _)| name)
-        )
-        .into());
+        return Err(
+            format!("unknown scenario {unknown:?}; known: {:?}", SCENARIOS.map(|(name, _)| name)).into()
+        );
     }
     let quick = env::var("BENCH").is_ok_and(|effort| effort == "quick");
 
@@ -132,11 +120,7 @@ fn main() -> Outcome<()> {
         effort: if quick { QUICK } else { FULL },
         cores: Cores::available()?,
         without: left_out()?,
-        secrets: users
-            .iter()
-            .map(User::secrets_line)
-            .collect::<String>()
-            .into_bytes(),
+        secrets: users.iter().map(User::secrets_line).collect::<String>().into_bytes(),
         users,
     };
     if bench.cores.count() < 2 {

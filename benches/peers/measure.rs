@@ -38,9 +38,7 @@ impl Processes {
             pids.extend(children);
             next += 1;
         }
-        let pids = pids
-            .into_iter()
-            .map(|pid| Ok(Pid::from_raw(i32::try_from(pid)?)));
+        let pids = pids.into_iter().map(|pid| Ok(Pid::from_raw(i32::try_from(pid)?)));
         Ok(Self(pids.collect::<Outcome<_>>()?))
     }
 
@@ -50,21 +48,14 @@ impl Processes {
 
     /// CPU time used so far, user and system.
     pub fn cpu(&self) -> Outcome<Duration> {
-        let times = self
-            .0
-            .iter()
-            .map(|&pid| Ok(Duration::from(ClockId::pid_cpu_clock_id(pid)?.now()?)));
+        let times = self.0.iter().map(|&pid| Ok(Duration::from(ClockId::pid_cpu_clock_id(pid)?.now()?)));
         times.sum()
     }
 
     /// Resident memory in bytes. `shared_once` divides each shared page among the processes that map it (PSS), which
     /// is fair to a server of several processes; otherwise plain RSS.
     pub fn memory(&self, shared_once: bool) -> Outcome<u64> {
-        let (file, key) = if shared_once {
-            ("smaps_rollup", "Pss:")
-        } else {
-            ("status", "VmRSS:")
-        };
+        let (file, key) = if shared_once { ("smaps_rollup", "Pss:") } else { ("status", "VmRSS:") };
         let sizes = self.0.iter().map(|pid| {
             let text = fs::read_to_string(format!("/proc/{pid}/{file}"))?;
             let kib: u64 = labelled(&text, key).ok_or_else(|| format!("no {key} in {file}"))?;
@@ -91,11 +82,7 @@ pub struct Cores(Vec<usize>);
 impl Cores {
     pub fn available() -> Outcome<Self> {
         let set = sched_getaffinity(Pid::from_raw(0))?;
-        Ok(Self(
-            (0..CpuSet::count())
-                .filter(|&core| set.is_set(core).unwrap_or(false))
-                .collect(),
-        ))
+        Ok(Self((0..CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect()))
     }
 
     pub fn count(&self) -> usize {
@@ -139,47 +126,22 @@ pub fn raise_descriptor_limit() -> Outcome<u64> {
 /// Lines of a list that describes where the numbers come from.
 pub fn machine(sasld: &Path) -> Outcome<Vec<String>> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
-    let model = cpuinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or("unknown CPU", |(_, name)| name.trim());
-    let virtual_machine = if cpuinfo.contains(" hypervisor ") {
-        ", virtual machine"
-    } else {
-        ""
-    };
+    let virtual_machine = if cpuinfo.contains(" hypervisor ") { ", virtual machine" } else { "" };
     let memory: u64 = labelled(&fs::read_to_string("/proc/meminfo")?, "MemTotal:").unwrap_or(0);
     let cores = thread::available_parallelism()?;
     let system = fs::read_to_string("/etc/os-release")?;
-    let system = system
-        .lines()
-        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let system = system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let load = fs::read_to_string("/proc/loadavg")?;
     let load = load.split(' ').next().unwrap_or("unknown").to_owned();
     Ok(vec![
-        format!(
-            "{model}, {cores} cores{virtual_machine}, {} GiB",
-            memory.div_ceil(1 << 20)
-        ),
-        format!(
-            "{}, Linux {}",
-            system.unwrap_or("unknown system").trim_matches('"'),
-            kernel.trim()
-        ),
-        format!(
-            "{}, {}",
-            first_line(sasld, &["--version"])?,
-            first_line("rustc".as_ref(), &["--version"])?
-        ),
-        format!(
-            "Dovecot {}",
-            first_line("dovecot".as_ref(), &["--version"])?
-        ),
-        format!(
-            "{}; load average before the run {load}",
-            first_line("date".as_ref(), &["-u", "+%F"])?
-        ),
+        format!("{model}, {cores} cores{virtual_machine}, {} GiB", memory.div_ceil(1 << 20)),
+        format!("{}, Linux {}", system.unwrap_or("unknown system").trim_matches('"'), kernel.trim()),
+        format!("{}, {}", first_line(sasld, &["--version"])?, first_line("rustc".as_ref(), &["--version"])?),
+        format!("Dovecot {}", first_line("dovecot".as_ref(), &["--version"])?),
+        format!("{}; load average before the run {load}", first_line("date".as_ref(), &["-u", "+%F"])?),
     ])
 }
 

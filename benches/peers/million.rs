@@ -25,9 +25,7 @@ pub fn load_and_reload(bench: &Bench) -> Outcome<Vec<Table>> {
     let count = bench.effort.many_users;
     let file = secrets(count, None);
     let size = file.len() as f64 / MIB;
-    let users: Vec<User> = (0..1000)
-        .map(|n| User::numbered(n * (count / 1000)))
-        .collect();
+    let users: Vec<User> = (0..1000).map(|n| User::numbered(n * (count / 1000))).collect();
     // A user that the load does not use, and the password the second file has for it.
     let probe = User::numbered(count / 2 + 1);
     let changed = User::new(probe.name.clone(), "changed".to_owned());
@@ -42,26 +40,20 @@ pub fn load_and_reload(bench: &Bench) -> Outcome<Vec<Table>> {
         };
         let server = kind.start(&file, bench.cores.all(), 0)?;
         first_login(&server, &probe)?;
-        results
-            .wall
-            .push(kind, server.started.elapsed().as_secs_f64());
+        results.wall.push(kind, server.started.elapsed().as_secs_f64());
         let processes = server.processes()?;
         results.cpu.push(kind, processes.cpu()?.as_secs_f64());
         let growth = processes.memory(false)? as f64 - memory_before as f64;
         results.memory.push(kind, growth / MIB / size);
 
         let quiet = run(bench, &users, &server, || Ok(()))?;
-        results
-            .slowest_quiet
-            .push_millis(kind, quiet.latency.slowest());
+        results.slowest_quiet.push_millis(kind, quiet.latency.slowest());
         server.prepare_secrets(&reloaded_file)?;
         let reload = run(bench, &users, &server, || server.reload())?;
         if !is_accepted(&server, &changed)? {
             return Err(format!("{} did not reload while it was measured", kind.name()).into());
         }
-        results
-            .slowest_reload
-            .push_millis(kind, reload.latency.slowest());
+        results.slowest_reload.push_millis(kind, reload.latency.slowest());
     }
     Ok(vec![results.table(count, size)])
 }
@@ -91,26 +83,13 @@ impl Million {
                 let met = ours.median().map(|median| median <= goal);
                 judged("", &format!("≤ {goal}{unit}"), met)
             });
-            table.row([
-                what.to_owned(),
-                ours.cell(2),
-                results.of(Kind::Dovecot).cell(2),
-                judgement,
-            ]);
+            table.row([what.to_owned(), ours.cell(2), results.of(Kind::Dovecot).cell(2), judgement]);
         };
         row("exec to first user let in, s", &self.wall, None);
         row("CPU time by then, s", &self.cpu, Some((1.0, " s")));
-        row(
-            "growth of resident memory ÷ size of the file",
-            &self.memory,
-            Some((1.5, "")),
-        );
+        row("growth of resident memory ÷ size of the file", &self.memory, Some((1.5, "")));
         row("slowest request under load, ms", &self.slowest_quiet, None);
-        row(
-            "slowest request with a reload, ms",
-            &self.slowest_reload,
-            Some((20.0, " ms")),
-        );
+        row("slowest request with a reload, ms", &self.slowest_reload, Some((20.0, " ms")));
         table
     }
 }
@@ -149,12 +128,7 @@ fn run(
     };
     let measured = load.run_disturbed(server, window / 4, disturb)?;
     if measured.refused > 0 {
-        return Err(format!(
-            "{} refused {} right passwords",
-            server.kind.name(),
-            measured.refused
-        )
-        .into());
+        return Err(format!("{} refused {} right passwords", server.kind.name(), measured.refused).into());
     }
     Ok(measured)
 }

@@ -22,9 +22,8 @@ pub fn connections_and_start(bench: &Bench) -> Outcome<Vec<Table>> {
     let mut first_greeting = Results::default();
     for _ in 0..bench.effort.starts {
         for kind in bench.kinds(&PEERS) {
-            let server = bound_to(bench.cores.client(), || {
-                kind.start(&bench.secrets, bench.cores.server(), 0)
-            })?;
+            let server =
+                bound_to(bench.cores.client(), || kind.start(&bench.secrets, bench.cores.server(), 0))?;
             first_greeting.push_millis(kind, server.greeted_after);
         }
     }
@@ -52,26 +51,11 @@ pub fn connections_and_start(bench: &Bench) -> Outcome<Vec<Table>> {
         let ours = results.of(Kind::Sasld);
         let met = ours.median().map(|median| median <= goal);
         let goal = judged("", &format!("≤ {goal} {unit}"), met);
-        table.row([
-            what.to_owned(),
-            ours.cell(1),
-            results.of(Kind::Dovecot).cell(1),
-            goal,
-        ]);
+        table.row([what.to_owned(), ours.cell(1), results.of(Kind::Dovecot).cell(1), goal]);
     };
     row("resident at rest, MiB", &rest, 8.0, "MiB");
-    row(
-        "the same, shared pages divided (PSS), MiB",
-        &rest_shared_once,
-        8.0,
-        "MiB",
-    );
-    row(
-        "resident per idle connection, KiB",
-        &per_connection,
-        4.0,
-        "KiB",
-    );
+    row("the same, shared pages divided (PSS), MiB", &rest_shared_once, 8.0, "MiB");
+    row("resident per idle connection, KiB", &per_connection, 4.0, "KiB");
     row("exec to first greeting, ms", &first_greeting, 30.0, "ms");
     Ok(vec![table])
 }

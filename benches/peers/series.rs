@@ -26,13 +26,7 @@ impl Series {
 
     /// This divided by `other`, round by round.
     pub fn ratio(&self, other: &Self) -> Self {
-        Self(
-            self.0
-                .iter()
-                .zip(&other.0)
-                .map(|(ours, theirs)| ours / theirs)
-                .collect(),
-        )
+        Self(self.0.iter().zip(&other.0).map(|(ours, theirs)| ours / theirs).collect())
     }
 
     /// `median (lowest–highest)`.
@@ -49,19 +43,11 @@ impl Series {
 
     /// [`Self::cell`] with its goal and whether the median meets it.
     pub fn at_most(&self, goal: f64, decimals: usize) -> String {
-        judged(
-            &self.cell(decimals),
-            &format!("≤ {goal}"),
-            self.median().map(|median| median <= goal),
-        )
+        judged(&self.cell(decimals), &format!("≤ {goal}"), self.median().map(|median| median <= goal))
     }
 
     pub fn at_least(&self, goal: f64, decimals: usize) -> String {
-        judged(
-            &self.cell(decimals),
-            &format!("≥ {goal}"),
-            self.median().map(|median| median >= goal),
-        )
+        judged(&self.cell(decimals), &format!("≥ {goal}"), self.median().map(|median| median >= goal))
     }
 }
 

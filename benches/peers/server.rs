@@ -87,21 +87,11 @@ pub struct Server {
 impl Server {
     fn launch(kind: Kind, dir: TempDir, mut plan: Plan, cores: &[usize]) -> Outcome<Self> {
         let log = File::create(dir.path().join("log"))?;
-        plan.command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        plan.command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let started = Instant::now();
         let child = measure::bound_to(cores, || Ok(plan.command.spawn()?))?;
         let greeted_after = Duration::ZERO;
-        let mut server = Self {
-            kind,
-            socket: plan.socket,
-            greeted_after,
-            started,
-            dir,
-            child,
-        };
+        let mut server = Self { kind, socket: plan.socket, greeted_after, started, dir, child };
         server.wait_for_greeting()?;
         server.greeted_after = started.elapsed();
         Ok(server)
@@ -172,10 +162,7 @@ impl Server {
         if let Some(first) = handles.first() {
             pidfd_send_signal(first, Signal::TERM)?;
         }
-        let patience = Timespec {
-            tv_sec: i64::try_from(PATIENCE.as_secs())?,
-            tv_nsec: 0,
-        };
+        let patience = Timespec { tv_sec: i64::try_from(PATIENCE.as_secs())?, tv_nsec: 0 };
         for handle in &handles {
             if poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&patience))? == 0 {
                 pidfd_send_signal(handle, Signal::KILL)?;

@@ -20,11 +20,7 @@ impl Table {
     /// `note` says how the numbers came about; `head` is the first row.
     pub fn new(title: &'static str, note: impl Into<String>, head: &[&str]) -> Self {
         let head = head.iter().map(|&cell| cell.to_owned()).collect();
-        Self {
-            title,
-            note: note.into(),
-            rows: vec![head],
-        }
+        Self { title, note: note.into(), rows: vec![head] }
     }
 
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
@@ -35,11 +31,7 @@ impl Table {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(move |row| row.get(column));
-            cells
-                .map(|cell: &String| cell.chars().count())
-                .max()
-                .unwrap_or(0)
-                .max(3)
+            cells.map(|cell: &String| cell.chars().count()).max().unwrap_or(0).max(3)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
 
@@ -56,11 +48,8 @@ impl Table {
 }
 
 fn line(cells: &[String], widths: &[usize]) -> String {
-    let padded: Vec<String> = cells
-        .iter()
-        .zip(widths)
-        .map(|(cell, &width)| format!("{cell:<width$}"))
-        .collect();
+    let padded: Vec<String> =
+        cells.iter().zip(widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
     format!("| {} |\n", padded.join(" | "))
 }
 
@@ -74,8 +63,5 @@ pub fn write_page(page: &Path, machine: &[String], tables: &[Table]) -> Outcome<
     let machine: String = machine.iter().map(|line| format!("- {line}\n")).collect();
     let tables: Vec<String> = tables.iter().map(Table::to_markdown).collect();
     let tables = tables.join("\n");
-    Ok(fs::write(
-        page,
-        format!("{before}{BEGIN}\n\n{machine}\n{tables}\n{END}{after}"),
-    )?)
+    Ok(fs::write(page, format!("{before}{BEGIN}\n\n{machine}\n{tables}\n{END}{after}"))?)
 }
