@@ -29,6 +29,12 @@ impl Histogram {
         self.slowest = self.slowest.max(latency);
     }
 
+    pub fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(ours, theirs)| *ours += theirs);
+        self.total += other.total;
+        self.slowest = self.slowest.max(other.slowest);
+    }
+
     pub fn slowest(&self) -> Duration {
         self.slowest
     }

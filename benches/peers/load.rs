@@ -1,4 +1,4 @@
-//! The load: N connections on one thread, each with one login in flight, the next one as soon as the last is answered
+//! The load: N connections on one thread (or on several), each with one login in flight, the next one as soon as the last is answered
 //! (or, paced, when it is due).
 //!
 //! A run warms up, then opens its window: logins answered inside it count, and the server's CPU clocks are read at both
@@ -11,6 +11,7 @@ use std::{
     collections::BinaryHeap,
     process,
     sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -79,6 +80,28 @@ impl Load<'_> {
             return Err(format!("{name} refused {count} right passwords").into());
         }
         Ok(measured)
+    }
+
+    /// The same load, its connections divided among several threads. Rates and CPU time come out as for one.
+    pub fn run_on_threads(&self, server: &Server, threads: usize) -> Outcome<Measured> {
+        let part = Load { connections: self.connections / threads, ..*self };
+        let parts: Vec<Measured> = thread::scope(|scope| {
+            let clients: Vec<_> = (0..threads).map(|_| scope.spawn(|| part.run(server))).collect();
+            let results = clients.into_iter().map(|client| client.join().map_err(|_| "a client panicked")?);
+            results.collect::<Outcome<_>>()
+        })?;
+        // The windows are equally long and lie over each other but for the moment it takes to connect.
+        let mean =
+            |of: fn(&Measured) -> Duration| parts.iter().map(of).sum::<Duration>().div_f64(threads as f64);
+        let mut latency = Histogram::new();
+        parts.iter().for_each(|part| latency.add(&part.latency));
+        Ok(Measured {
+            logins: parts.iter().map(|part| part.logins).sum(),
+            refused: 0,
+            wall: mean(|part| part.wall),
+            server_cpu: mean(|part| part.server_cpu),
+            latency,
+        })
     }
 
     /// Runs the load and calls `disturb` once, `at` after the window opened. It should return quickly: the client

@@ -32,8 +32,8 @@ pub fn cpu_and_throughput(bench: &Bench) -> Outcome<Vec<Table>> {
     );
     let mut throughput = Table::new(
         "Throughput",
-        "Logins per second in the same setting, and with server and client free to run on every core, which they then \
-         share. *Busy* is how many cores the server used. The floor shows what the client could ask for.",
+        "Logins per second in the same setting, and with the server and a client thread per core free to run on every \
+         core, which they then share. *Busy* is how many cores the server used. The floor shows what the client could ask for.",
         &["mechanism", "server", "one core", "busy", "all cores", "busy", "all ÷ one"],
     );
     for mechanism in Mechanism::ALL {
@@ -157,7 +157,7 @@ fn hundred_connections(bench: &Bench, mechanism: Mechanism) -> Load<'_> {
     }
 }
 
-/// Visits the servers in turn for as many rounds as the effort says.
+/// Visits the servers in turn for as many rounds as the effort says, with one client thread per core.
 fn in_turn(
     bench: &Bench,
     servers: &[Server],
@@ -168,7 +168,7 @@ fn in_turn(
     bound_to(client_cores, || {
         for _ in 0..bench.effort.rounds {
             for server in servers {
-                each(server.kind, &load.run(server)?);
+                each(server.kind, &load.run_on_threads(server, client_cores.len())?);
             }
         }
         Ok(())
