@@ -15,9 +15,11 @@
 //! randomness of their own, so that a whole login runs inside a unit test. `docs/flow.md` follows
 //! one request hop by hop.
 
+pub mod cli;
 pub mod config;
 pub mod credential;
 pub mod policy;
 pub mod sasl;
+pub mod secrets;
 pub mod session;
 pub mod wire;

@@ -40,7 +40,8 @@ pub struct Terminal;
 
 impl PasswordPrompt for Terminal {
     fn ask(&mut self, prompt: &str) -> Result<Password, PromptError> {
-        let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(PromptError::NoTerminal)?;
+        let tty =
+            OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(PromptError::NoTerminal)?;
         let silence = Silence::begin(&tty)?;
         write!(&tty, "{prompt}")?;
         let line = silence.read_line();
@@ -117,8 +118,10 @@ impl<'a> Silence<'a> {
     /// Until there is input, or a signal other than a request to stop.
     fn wait(&self) -> Result<(), PromptError> {
         loop {
-            let mut fds =
-                [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.tty.as_fd(), PollFlags::POLLIN)];
+            let mut fds = [
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.tty.as_fd(), PollFlags::POLLIN),
+            ];
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) => {}
                 Err(Errno::EINTR) => continue,
@@ -127,7 +130,9 @@ impl<'a> Silence<'a> {
             if fds[0].any() == Some(true) {
                 let signal = self.signals.read_signal()?.and_then(|info| i32::try_from(info.ssi_signo).ok());
                 match signal {
-                    Some(signal) if signal != Signal::SIGTSTP as i32 => return Err(PromptError::Interrupted { signal }),
+                    Some(signal) if signal != Signal::SIGTSTP as i32 => {
+                        return Err(PromptError::Interrupted { signal });
+                    }
                     // To stop here would leave the shell with a silent terminal.
                     _ => continue,
                 }

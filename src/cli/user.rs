@@ -14,7 +14,8 @@ use thiserror::Error;
 use super::prompt::{PasswordPrompt, PromptError};
 use crate::credential::{self, DeriveError, Password, Scheme, Verifiers};
 use crate::secrets::{
-    self, EditError, Entry, LOCK_WAIT, LoadError, LoadOptions, Missing, Names, Problem, Secrets, StoreError, Trust,
+    self, EditError, Entry, LOCK_WAIT, LoadError, LoadOptions, Missing, Names, Problem, Secrets, StoreError,
+    Trust,
 };
 
 /// Arguments of `sasld user`.
@@ -126,7 +127,9 @@ fn add(
     secrets::check_name(name.as_bytes()).map_err(|error| UserError::Usage(error.to_string()))?;
     if !(settings.names.allowed)(&name) {
         let name = secrets::escape(name.as_bytes());
-        return Err(UserError::Usage(format!("the rules for user names (usernames:) do not allow \"{name}\"")));
+        return Err(UserError::Usage(format!(
+            "the rules for user names (usernames:) do not allow \"{name}\""
+        )));
     }
     refuse_surplus(args)?;
     match secrets::has_user(settings.path, settings.names.lowercase, &name) {
@@ -340,11 +343,17 @@ fn report(
         writeln!(out, "note: PLAIN stores the password itself: whoever reads the file has it")?;
     }
     if schemes.contains(&Scheme::CramMd5) {
-        writeln!(out, "note: for CRAM-MD5 logins the stored CRAM-MD5 state is as good as the password: whoever")?;
+        writeln!(
+            out,
+            "note: for CRAM-MD5 logins the stored CRAM-MD5 state is as good as the password: whoever"
+        )?;
         writeln!(out, "      reads the file can log in with it, without having to guess anything")?;
     }
     if settings.cram_md5 && verifiers.cram_md5().is_none() {
-        writeln!(out, "note: CRAM-MD5 is offered but cannot work for this user; add --scheme CRAM-MD5 for it")?;
+        writeln!(
+            out,
+            "note: CRAM-MD5 is offered but cannot work for this user; add --scheme CRAM-MD5 for it"
+        )?;
     }
     warn_if_unloadable(out, settings)
 }
@@ -396,7 +405,9 @@ impl UserError {
             Self::Usage(_) | Self::Prompt(PromptError::NoTerminal(_)) => 64,
             Self::Exists { .. } | Self::Password(_) | Self::Derive(_) => 1,
             Self::Prompt(PromptError::TooLong | PromptError::EndOfInput) => 1,
-            Self::Prompt(PromptError::Interrupted { signal }) => u8::try_from(SIGNAL_BASE + signal).unwrap_or(1),
+            Self::Prompt(PromptError::Interrupted { signal }) => {
+                u8::try_from(SIGNAL_BASE + signal).unwrap_or(1)
+            }
             Self::Prompt(PromptError::Io(_)) | Self::Random(_) => 75,
             Self::Output(_) => 74,
             Self::Store(error) if denied(error) => 77,
@@ -428,10 +439,18 @@ fn denied(error: &StoreError) -> bool {
 /// Who would be permitted: the owner of the directory.
 fn hint(error: &StoreError) -> String {
     let path = match error {
-        StoreError::Failed { path, .. } | StoreError::Load(LoadError::Unreadable { path, .. }) if denied(error) => path,
+        StoreError::Failed { path, .. } | StoreError::Load(LoadError::Unreadable { path, .. })
+            if denied(error) =>
+        {
+            path
+        }
         _ => return String::new(),
     };
-    let owner = path.ancestors().skip(1).find_map(|directory| directory.metadata().ok()).map(|metadata| metadata.uid());
+    let owner = path
+        .ancestors()
+        .skip(1)
+        .find_map(|directory| directory.metadata().ok())
+        .map(|metadata| metadata.uid());
     let name = owner.map(|uid| match nix::unistd::User::from_uid(uid.into()) {
         Ok(Some(user)) => user.name,
         _ => format!("user id {uid}"),

@@ -106,7 +106,8 @@ impl SecretsEditor {
         // From the back, so that the spans before stay true.
         for line in lines.iter().rev() {
             let rest = &self.contents[line.span.end..];
-            let line_end = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |newline| newline + 1);
+            let line_end =
+                rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |newline| newline + 1);
             self.splice(line.span.start..line.span.end + line_end, &[]);
         }
         if self.contents.is_empty() || *self.contents == BOM {
@@ -165,7 +166,9 @@ pub enum EditError {
     NameSyntax,
     #[error("the password field cannot be written: it is empty or contains a colon or a line end")]
     Field,
-    #[error("the file does not end in a newline, so it may still be being written; finish its last line first")]
+    #[error(
+        "the file does not end in a newline, so it may still be being written; finish its last line first"
+    )]
     Torn,
 }
 
@@ -184,7 +187,8 @@ mod tests {
         str::from_utf8(editor.contents()).unwrap()
     }
 
-    const FILE: &str = "# first\r\nAlice:{PLAIN}old:1:2::/h:/s:x=y  nologin\r\n\n:odd\nbroken\x07line\nbob\nkate:{PLAIN}k\n";
+    const FILE: &str =
+        "# first\r\nAlice:{PLAIN}old:1:2::/h:/s:x=y  nologin\r\n\n:odd\nbroken\x07line\nbob\nkate:{PLAIN}k\n";
 
     #[test]
     fn a_new_user_comes_last() {
@@ -229,7 +233,10 @@ mod tests {
     #[test]
     fn who_is_there_cannot_be_added_and_who_is_not_cannot_be_changed() {
         let mut editor = editor(FILE);
-        assert_eq!(editor.add("alice", b"{PLAIN}x"), Err(EditError::Exists { name: "alice".into(), line: 2 }));
+        assert_eq!(
+            editor.add("alice", b"{PLAIN}x"),
+            Err(EditError::Exists { name: "alice".into(), line: 2 })
+        );
         assert_eq!(editor.set_password("eve", b"{PLAIN}x"), Err(EditError::Unknown { name: "eve".into() }));
         assert_eq!(editor.remove("eve"), Err(EditError::Unknown { name: "eve".into() }));
         assert_eq!(text(&editor), FILE);

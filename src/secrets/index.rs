@@ -14,9 +14,10 @@ use std::sync::LazyLock;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table;
+use memchr::{memchr, memchr2, memchr_iter, memrchr};
 use zeroize::Zeroizing;
 
-use super::format::{self, BOM, Fields, LineError, Terms, check_name, parse_terms};
+use super::format::{self, BOM, LineError, Terms, check_name, parse_terms};
 use super::{Closed, Entry, Names, escape};
 use crate::credential::Verifiers;
 
@@ -98,7 +99,7 @@ impl Secrets {
     /// If the contents are 4 GiB or more; [`load`](super::load()) stops far below.
     pub fn parse(contents: Zeroizing<Vec<u8>>, names: &Names<'_>) -> Self {
         assert!(u32::try_from(contents.len()).is_ok(), "line offsets are 32 bits wide");
-        let end = contents.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let end = memrchr(b'\n', &contents).map_or(0, |last| last + 1);
         let mut secrets = Self {
             lines: HashTable::with_capacity(count_entries(&contents[..end])),
             blob: contents,
@@ -158,9 +159,10 @@ impl Secrets {
     /// costs the same work as it does for those who are. A name gets the same user's every time, unless lines near
     /// that one change. `None` when no line of the file has a verifier.
     pub fn decoy(&self, name: &str) -> Option<Entry> {
-        let share = u128::from(HASHER.hash_one(name.as_bytes())) * self.end as u128;
-        let at = usize::try_from(share >> 64).expect("a share of a usize");
-        let nearest = self.blob[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        let share = (HASHER.hash_one(name.as_bytes()) >> 32) * self.end as u64;
+        let at = usize::try_from(share >> 32).unwrap_or_default();
+        let nearest =
+            memrchr(b'\n', &self.blob[..at]).map_or(0, |newline| newline + 1);
         let starts = core::iter::successors(Some(nearest), |start| {
             let next = start + line_length(&self.blob[*start..self.end]) + 1;
             Some(if next < self.end { next } else { 0 })
@@ -204,13 +206,13 @@ impl Secrets {
         &self.notes
     }
 
-    /// Takes one line in. Gives the offset of the first line with the same name, if there is one.
+    /// Takes one line in, `number` counted from 1. Gives the offset of the first line with the same name, if there is one.
     fn add_line(&mut self, start: usize, length: usize, number: usize, names: &Names<'_>) -> Option<u32> {
         let line = &mut self.blob[start..start + length];
         if !format::is_entry(format::without_cr(line)) {
             return None;
         }
-        let name_length = Fields::split(format::without_cr(line)).name.len();
+        let name_length = format::name_length(format::without_cr(line));
         if names.lowercase {
             line[..name_length].make_ascii_lowercase();
         }
@@ -223,7 +225,8 @@ impl Secrets {
             }
         };
         let problem = |reason: String| Problem { line: number, name: Some(escape(name.as_bytes())), reason };
-        match parse_terms(line, Verifiers::check, |field| self.notes.add(|| problem(format::unknown_field(field)))) {
+        let unknown = |field: &[u8]| self.notes.add(|| problem(format::unknown_field(field)));
+        match parse_terms(line, Verifiers::check, unknown) {
             Err(error) => self.problems.add(|| problem(error.to_string())),
             Ok(terms) => {
                 // `nologin` is somebody's wish, no problem.
@@ -236,7 +239,8 @@ impl Secrets {
             }
         }
         if !(names.allowed)(name) {
-            self.problems.add(|| problem("the rules for user names do not allow this name, nobody can use it".into()));
+            self.problems
+                .add(|| problem("the rules for user names do not allow this name, nobody can use it".into()));
         }
         let start = u32::try_from(start).expect("`parse` has checked the length");
         let hash = HASHER.hash_one(name.as_bytes());
@@ -269,7 +273,7 @@ impl Secrets {
         let mut newlines = 0;
         for (first, others) in groups {
             let start = first as usize;
-            newlines += self.blob[counted..start].iter().filter(|byte| **byte == b'\n').count();
+            newlines += memchr_iter(b'\n', &self.blob[counted..start]).count();
             counted = start;
             let first_number = newlines + 1;
             let name = Some(escape(name_at(&self.blob, first)));
@@ -303,22 +307,21 @@ impl fmt::Debug for Secrets {
 
 /// The bytes before the next newline, or all.
 fn line_length(rest: &[u8]) -> usize {
-    rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len())
+    memchr(b'\n', rest).unwrap_or(rest.len())
 }
 
 /// The name of the entry that starts here.
 fn name_at(blob: &[u8], start: u32) -> &[u8] {
     let line = &blob[start as usize..];
-    let length = line.iter().position(|byte| matches!(byte, b':' | b'\n')).unwrap_or(line.len());
+    let length = memchr2(b':', b'\n', line).unwrap_or(line.len());
     // Only a line without a colon ends here with its CR: a CR inside a name would be a control character.
     format::without_cr(&line[..length])
 }
 
 /// How many lines are entries: a little too many if some are broken.
 fn count_entries(lines: &[u8]) -> usize {
-    let first = usize::from(lines.first().is_some());
-    let starts = lines.windows(2).filter(|pair| pair[0] == b'\n' && !matches!(pair[1], b'\n' | b'\r' | b'#' | b':'));
-    first + starts.count()
+    let next_bytes = memchr_iter(b'\n', lines).filter_map(|newline| lines.get(newline + 1));
+    lines.first().into_iter().chain(next_bytes).filter(|byte| !matches!(byte, b'\n' | b'\r' | b'#' | b':')).count()
 }
 
 #[cfg(test)]
@@ -337,7 +340,8 @@ mod tests {
 
     fn accepts(secrets: &Secrets, name: &str, password: &str) -> bool {
         secrets.lookup(name).is_some_and(|entry| {
-            let right = entry.verifiers.is_some_and(|all| all.strongest().verify(&Password::new(password)).is_some());
+            let right =
+                entry.verifiers.is_some_and(|all| all.strongest().verify(&Password::new(password)).is_some());
             right && entry.closed.is_none()
         })
     }
@@ -348,7 +352,8 @@ mod tests {
 
     #[test]
     fn crlf_byte_order_mark_comments_and_blank_lines_are_no_part_of_anything() {
-        let secrets = secrets("\u{feff}alice:{PLAIN}a\r\n\r\n\n# bob:{PLAIN}b\n:x:y\nkate:{PLAIN}k:::::: \r\n");
+        let secrets =
+            secrets("\u{feff}alice:{PLAIN}a\r\n\r\n\n# bob:{PLAIN}b\n:x:y\nkate:{PLAIN}k:::::: \r\n");
         assert!(accepts(&secrets, "alice", "a"));
         assert!(accepts(&secrets, "kate", "k"));
         assert_eq!(secrets.names().collect::<Vec<_>>(), ["alice", "kate"]);
@@ -452,7 +457,8 @@ mod tests {
 
     #[test]
     fn a_decoy_is_stable_closed_and_has_a_verifier() {
-        let text: String = (0..100).map(|n| format!("# {n}\nu{n}:{{PLAIN}}secret {n}\nclosed{n}\n")).collect();
+        let text: String =
+            (0..100).map(|n| format!("# {n}\nu{n}:{{PLAIN}}secret {n}\nclosed{n}\n")).collect();
         let secrets = secrets(&text);
         let decoy = |name: &str| secrets.decoy(name).unwrap().verifiers.unwrap().encode();
         let mut different = HashSet::new();

@@ -116,7 +116,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_network_is_refused_by_name() {
-        for bad in ["192.0.2.0/33", "example.com", "192.0.2.0/255.255.255.0", "%{rip}", "Local", "192.0.2.1,x"] {
+        for bad in
+            ["192.0.2.0/33", "example.com", "192.0.2.0/255.255.255.0", "%{rip}", "Local", "192.0.2.1,x"]
+        {
             let error = Net::parse_list(bad).unwrap_err();
             assert!(bad.contains(&error.0), "{bad}: {error}");
         }

@@ -22,9 +22,9 @@ use rustix::io::Errno;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::SERVICE_ACCOUNT;
 use super::edit::{EditError, SecretsEditor};
 use super::load::{self, Fingerprint, LoadError, directory_of};
-use super::SERVICE_ACCOUNT;
 
 /// How long [`edit`] normally waits for other writers.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -84,7 +84,9 @@ fn resolve(path: &Path, missing: Missing) -> Result<PathBuf, StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         resolved => return resolved.map_err(failed("realpath", path)),
     }
-    let (true, Some(name), Err(_)) = (missing == Missing::Create, path.file_name(), fs::symlink_metadata(path)) else {
+    let (true, Some(name), Err(_)) =
+        (missing == Missing::Create, path.file_name(), fs::symlink_metadata(path))
+    else {
         return Err(LoadError::Missing { path: path.into() }.into());
     };
     let directory = directory_of(path);
