@@ -22,7 +22,8 @@ const ARGON2I_PASSES: u32 = 4;
 const BCRYPT_COST: u32 = 12;
 /// What libxcrypt and Debian's `passwd` use: 16 MiB.
 const YESCRYPT_COST: u32 = 5;
-/// Twenty times the 5,000 of 2007: for as long as bcrypt takes at cost 12, give or take, with the larger hash.
+/// Twenty times the 5,000 of 2007, which brings a login to what the memory-hard ones take. Not more: the work also grows
+/// with the password that is offered, to fifteen times as much at its longest, and anybody may offer one.
 const SHA_CRYPT_ROUNDS: u32 = 100_000;
 
 /// Why there is no new verifier.
@@ -53,7 +54,7 @@ pub enum DeriveError {
 }
 
 impl Scheme {
-    /// The costs [`derive`] takes: passes for Argon2, rounds for SHA-crypt, the logarithm of the rounds for bcrypt,
+    /// The costs [`derive()`] takes: passes for Argon2, rounds for SHA-crypt, the logarithm of the rounds for bcrypt,
     /// libxcrypt's scale for CRYPT (which makes yescrypt). `None` for schemes without one.
     #[must_use]
     pub fn costs(self) -> Option<RangeInclusive<u32>> {

@@ -1,7 +1,7 @@
 //! Passwords, and what is stored to check them.
 //!
 //! `Password` is what a client offers, [`Verifier`] what is stored for a user in one scheme, [`Verifiers`] the password
-//! field of a user's line, [`CramMd5Key`] what CRAM-MD5 needs instead of a password; [`derive`] makes new verifiers. Whoever checks one against the
+//! field of a user's line, [`CramMd5Key`] what CRAM-MD5 needs instead of a password; [`derive()`] makes new verifiers. Whoever checks one against the
 //! other gets a [`Proof`] or nothing; there is no other way to come by a proof.
 //!
 //! Everything here is arithmetic: no files, no clock, no random source. A wrong password is `None`, never an error; a

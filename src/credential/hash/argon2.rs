@@ -203,6 +203,20 @@ mod tests {
     }
 
     #[test]
+    fn every_accepted_shape_can_be_computed() {
+        for params in [
+            "m=8,t=1,p=1",
+            "m=11,t=2,p=1",
+            "m=67,t=1,p=8",
+            "m=512,t=1,p=64",
+        ] {
+            let text = ARGON2ID.replacen("m=65536,t=3,p=1", params, 1);
+            let hash = Argon2::parse(text.as_bytes()).expect("valid");
+            assert!(!hash.matches(b"secret"), "{params}");
+        }
+    }
+
+    #[test]
     fn every_part_is_checked() {
         let malformed = |params: &str| {
             (

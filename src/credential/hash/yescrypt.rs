@@ -134,9 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_parameters_can_be_computed() {
-        let params = Params::new(Mode::Rw, 2, 1, 1).expect("valid");
-        assert!(digest(b"secret", b"salt", &params).is_some());
+    fn every_accepted_shape_can_be_computed() {
+        for block_size in 1..=MAX_BLOCK_SIZE {
+            for log_blocks in 1..7 {
+                let params = Params::new(Mode::Rw, 1 << log_blocks, block_size, 1).expect("valid");
+                assert!(digest(b"secret", b"", &params).is_some());
+            }
+        }
     }
 
     #[test]
