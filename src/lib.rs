@@ -16,10 +16,15 @@
 //! one request hop by hop.
 
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod credential;
+pub mod daemon;
+pub mod passdb;
 pub mod policy;
 pub mod sasl;
 pub mod secrets;
+pub mod server;
 pub mod session;
+pub mod telemetry;
 pub mod wire;

@@ -8,7 +8,7 @@ use crate::sasl::{Mechanism, NameRules};
 use core::net::IpAddr;
 use core::time::Duration;
 use ipnet::IpNet;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// The rules for every login.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct Policy {
     /// What services without a section of their own get.
     pub default_service: ServicePolicy,
     /// The services with a section of their own, by the name the mail server calls them.
-    pub services: HashMap<String, ServicePolicy>,
+    pub services: BTreeMap<String, ServicePolicy>,
     /// How long a refusal waits, at least; at most a quarter more.
     pub refusal_delay: Duration,
     /// When a request without a verdict is given up, counted like the delay from its last line.

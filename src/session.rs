@@ -15,16 +15,14 @@
 
 use crate::policy::{OnOutage, Policy};
 use crate::sasl::{
-    Answer, Authenticated, AwaitingAnswer, AwaitingResponse, Claimed, Context, Failure, Mechanism,
-    Outage, Question, Refusal, Seed, Step,
+    Answer, Authenticated, AwaitingAnswer, AwaitingResponse, Claimed, Context, Failure, Mechanism, Outage,
+    Question, Refusal, Seed, Step,
 };
 use crate::wire::reply::{
-    REASON_BASE64_CONTINUED, REASON_BASE64_INITIAL, REASON_NEEDS_TLS, REASON_REFUSED,
-    REASON_TIMED_OUT, REASON_UNEXPECTED,
+    REASON_BASE64_CONTINUED, REASON_BASE64_INITIAL, REASON_NEEDS_TLS, REASON_REFUSED, REASON_TIMED_OUT,
+    REASON_UNEXPECTED,
 };
-use crate::wire::{
-    AuthRequest, Command, FailCode, LineError, ParseError, Reply, RequestId, Secured,
-};
+use crate::wire::{AuthRequest, Command, FailCode, LineError, ParseError, Reply, RequestId, Secured};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use core::net::IpAddr;
 use core::time::Duration;
@@ -199,9 +197,7 @@ impl Session {
     #[must_use]
     pub fn new(now: Moment) -> Self {
         Self {
-            phase: Phase::ExpectVersion {
-                until: now + HANDSHAKE_TIMEOUT,
-            },
+            phase: Phase::ExpectVersion { until: now + HANDSHAKE_TIMEOUT },
             exchanges: VecDeque::new(),
             last_ticket: 0,
             service: Arc::default(),
@@ -236,9 +232,7 @@ impl Session {
             (Phase::Open { minor, .. }, Command::Auth(request)) => {
                 self.on_auth(&request, minor, now, policy, seed)
             }
-            (Phase::Open { .. }, Command::Cont(id, data)) => {
-                self.on_cont(id, data, now, policy, seed)
-            }
+            (Phase::Open { .. }, Command::Cont(id, data)) => self.on_cont(id, data, now, policy, seed),
             (Phase::Open { .. }, Command::ContZero) => Action::Send(Reply::FailZero),
             (Phase::Open { minor, .. }, Command::Cancel(id)) => self.on_cancel(id, minor, now),
             (_, command) => Action::Close(CloseReason::OutOfPlace(command.name())),
@@ -259,26 +253,15 @@ impl Session {
         if *self.service != *auth.service {
             self.service = Arc::from(&*auth.service);
         }
-        let origin = Origin {
-            service: self.service.clone(),
-            remote: auth.remote,
-            secured: auth.secured,
-        };
+        let origin = Origin { service: self.service.clone(), remote: auth.remote, secured: auth.secured };
         let service = policy.service(&auth.service);
-        let offered = Mechanism::from_name(&auth.mechanism)
-            .filter(|mechanism| service.mechanisms.contains(mechanism));
+        let offered =
+            Mechanism::from_name(&auth.mechanism).filter(|mechanism| service.mechanisms.contains(mechanism));
         let Some(mechanism) = offered else {
             return self.reject("mechanism", auth.id, None, origin, None, None);
         };
         if mechanism.is_plaintext() && service.require_tls && !is_secured(&origin) {
-            return self.reject(
-                "needs_tls",
-                auth.id,
-                Some(mechanism),
-                origin,
-                None,
-                Some(REASON_NEEDS_TLS),
-            );
+            return self.reject("needs_tls", auth.id, Some(mechanism), origin, None, Some(REASON_NEEDS_TLS));
         }
         let initial_response = match auth.initial_response.base64(minor).map(decode).transpose() {
             Ok(initial_response) => initial_response,
@@ -295,32 +278,17 @@ impl Session {
             }
         };
         self.last_ticket += 1;
-        let request = Request {
-            id: auth.id,
-            ticket: Ticket(self.last_ticket),
-            mechanism,
-            origin,
-            arrived: now,
-        };
+        let request =
+            Request { id: auth.id, ticket: Ticket(self.last_ticket), mechanism, origin, arrived: now };
         if self.exchanges.len() >= policy.max_exchanges && !self.evict_oldest() {
             return self.outage(&request, Claimed::Nobody, Outage::QueueFull, now, policy);
         }
         if !service.allows_address(auth.remote) {
-            let failure = Failure {
-                claimed: Claimed::Nobody,
-                refusal: Refusal::Network,
-            };
+            let failure = Failure { claimed: Claimed::Nobody, refusal: Refusal::Network };
             return self.refuse(request, failure, now, policy, seed);
         }
-        let context = Context {
-            names: &policy.names,
-            host: &policy.host,
-        };
-        let step = mechanism.start(
-            initial_response.as_deref().map(Vec::as_slice),
-            &context,
-            &mut *seed,
-        );
+        let context = Context { names: &policy.names, host: &policy.host };
+        let step = mechanism.start(initial_response.as_deref().map(Vec::as_slice), &context, &mut *seed);
         self.advance(request, step, now, policy, seed)
     }
 
@@ -345,37 +313,17 @@ impl Session {
                 return self.on_second_early_cont(position, now);
             }
         }
-        let Exchange {
-            mut request,
-            state: State::ExpectResponse(awaiting),
-        } = self.take(position)
-        else {
+        let Exchange { mut request, state: State::ExpectResponse(awaiting) } = self.take(position) else {
             unreachable!("the other states were handled above");
         };
         request.arrived = now;
         let Ok(response) = decode(data) else {
             let code = Some(FailCode::InvalidBase64);
             let (mechanism, origin) = (Some(request.mechanism), request.origin);
-            return self.reject(
-                "base64",
-                id,
-                mechanism,
-                origin,
-                code,
-                Some(REASON_BASE64_CONTINUED),
-            );
+            return self.reject("base64", id, mechanism, origin, code, Some(REASON_BASE64_CONTINUED));
         };
-        let context = Context {
-            names: &policy.names,
-            host: &policy.host,
-        };
-        self.advance(
-            request,
-            awaiting.respond(&response, &context),
-            now,
-            policy,
-            seed,
-        )
+        let context = Context { names: &policy.names, host: &policy.host };
+        self.advance(request, awaiting.respond(&response, &context), now, policy, seed)
     }
 
     fn on_second_early_cont(&mut self, position: usize, now: Moment) -> Action {
@@ -387,12 +335,7 @@ impl Session {
             State::ExpectAnswer { awaiting, .. } => {
                 let claimed = Claimed::Name(awaiting.name().clone());
                 Action::Settle(
-                    self.attempt(
-                        Verdict::Rejected("unexpected_response"),
-                        claimed,
-                        &request,
-                        now,
-                    ),
+                    self.attempt(Verdict::Rejected("unexpected_response"), claimed, &request, now),
                     Some(reply),
                 )
             }
@@ -402,16 +345,9 @@ impl Session {
     fn on_cancel(&mut self, id: RequestId, minor: u32, now: Moment) -> Action {
         let reply = (minor >= 4).then_some(Reply::Cancelled(id));
         let exchange = self.position(id).map(|position| self.take(position));
-        if let Some(Exchange {
-            request,
-            state: State::ExpectAnswer { awaiting, .. },
-        }) = exchange
-        {
+        if let Some(Exchange { request, state: State::ExpectAnswer { awaiting, .. } }) = exchange {
             let claimed = Claimed::Name(awaiting.name().clone());
-            return Action::Settle(
-                self.attempt(Verdict::Abandoned, claimed, &request, now),
-                reply,
-            );
+            return Action::Settle(self.attempt(Verdict::Abandoned, claimed, &request, now), reply);
         }
         reply.map_or(Action::None, Action::Send)
     }
@@ -426,17 +362,12 @@ impl Session {
         seed: &mut dyn FnMut() -> Seed,
     ) -> Action {
         let is_asked = |exchange: &Exchange| {
-            exchange.request.ticket == ticket
-                && matches!(exchange.state, State::ExpectAnswer { .. })
+            exchange.request.ticket == ticket && matches!(exchange.state, State::ExpectAnswer { .. })
         };
         let Some(position) = self.exchanges.iter().rposition(is_asked) else {
             return Action::None;
         };
-        let Exchange {
-            request,
-            state: State::ExpectAnswer { awaiting, .. },
-        } = self.take(position)
-        else {
+        let Exchange { request, state: State::ExpectAnswer { awaiting, .. } } = self.take(position) else {
             unreachable!("only exchanges in this state were looked for");
         };
         match answer {
@@ -456,11 +387,7 @@ impl Session {
             }
             _ => {}
         }
-        while let Some(position) = self
-            .exchanges
-            .iter()
-            .position(|exchange| exchange.due(policy) <= now)
-        {
+        while let Some(position) = self.exchanges.iter().position(|exchange| exchange.due(policy) <= now) {
             let Exchange { request, state } = self.take(position);
             match state {
                 State::Refused { reply, .. } => return Action::Send(reply),
@@ -493,8 +420,7 @@ impl Session {
     /// Requests that wait for us, not for their user.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        let waits_for_us =
-            |exchange: &&Exchange| !matches!(exchange.state, State::ExpectResponse(_));
+        let waits_for_us = |exchange: &&Exchange| !matches!(exchange.state, State::ExpectResponse(_));
         self.exchanges.iter().filter(waits_for_us).count()
     }
 
@@ -512,8 +438,7 @@ impl Session {
 
     /// Forgets the exchange that has waited longest for its user. `false` if none waits for one.
     pub fn evict_oldest(&mut self) -> bool {
-        let waits_for_user =
-            |exchange: &Exchange| matches!(exchange.state, State::ExpectResponse(_));
+        let waits_for_user = |exchange: &Exchange| matches!(exchange.state, State::ExpectResponse(_));
         let oldest = self.exchanges.iter().position(waits_for_user);
         oldest.is_some_and(|position| self.exchanges.remove(position).is_some())
     }
@@ -545,18 +470,12 @@ impl Session {
         match step {
             Step::Challenge(challenge, awaiting) => {
                 let reply = Reply::Cont(request.id, challenge);
-                self.exchanges.push_back(Exchange {
-                    request,
-                    state: State::ExpectResponse(awaiting),
-                });
+                self.exchanges.push_back(Exchange { request, state: State::ExpectResponse(awaiting) });
                 Action::Send(reply)
             }
             Step::Ask(question, awaiting) => {
                 let action = Action::Ask(request.ticket, question, request.origin.clone());
-                let state = State::ExpectAnswer {
-                    awaiting,
-                    early: false,
-                };
+                let state = State::ExpectAnswer { awaiting, early: false };
                 self.exchanges.push_back(Exchange { request, state });
                 action
             }
@@ -579,30 +498,13 @@ impl Session {
         policy: &Policy,
         seed: &mut dyn FnMut() -> Seed,
     ) -> Action {
-        let reply = fail(
-            request.id,
-            failure.claimed.printable(),
-            None,
-            Some(REASON_REFUSED),
-        );
-        let attempt = self.attempt(
-            Verdict::Refused(failure.refusal),
-            failure.claimed,
-            &request,
-            now,
-        );
+        let reply = fail(request.id, failure.claimed.printable(), None, Some(REASON_REFUSED));
+        let attempt = self.attempt(Verdict::Refused(failure.refusal), failure.claimed, &request, now);
         if policy.refusal_delay.is_zero() {
             return Action::Settle(attempt, Some(reply));
         }
         let due = refusal_due(request.arrived, now, policy, seed().random[0]);
-        self.exchanges.push_back(Exchange {
-            request,
-            state: State::Refused {
-                reply,
-                due,
-                early: false,
-            },
-        });
+        self.exchanges.push_back(Exchange { request, state: State::Refused { reply, due, early: false } });
         Action::Settle(attempt, None)
     }
 
@@ -644,17 +546,9 @@ impl Session {
             self.closing = true;
             None
         } else {
-            Some(fail(
-                request.id,
-                claimed.printable(),
-                Some(FailCode::TempFail),
-                None,
-            ))
+            Some(fail(request.id, claimed.printable(), Some(FailCode::TempFail), None))
         };
-        Action::Settle(
-            self.attempt(Verdict::Outage(outage), claimed, request, now),
-            reply,
-        )
+        Action::Settle(self.attempt(Verdict::Outage(outage), claimed, request, now), reply)
     }
 
     /// Postfix and Exim announce minor version 0; chasquid and maddy 1 and the service `smtp`, in any case.
@@ -666,13 +560,7 @@ impl Session {
         }
     }
 
-    fn attempt(
-        &self,
-        verdict: Verdict,
-        claimed: Claimed,
-        request: &Request,
-        now: Moment,
-    ) -> Attempt {
+    fn attempt(&self, verdict: Verdict, claimed: Claimed, request: &Request, now: Moment) -> Attempt {
         Attempt {
             verdict,
             claimed,
@@ -691,15 +579,11 @@ impl Session {
     }
 
     fn position(&self, id: RequestId) -> Option<usize> {
-        self.exchanges
-            .iter()
-            .rposition(|exchange| exchange.request.id == id)
+        self.exchanges.iter().rposition(|exchange| exchange.request.id == id)
     }
 
     fn take(&mut self, position: usize) -> Exchange {
-        self.exchanges
-            .remove(position)
-            .expect("the position was found just now")
+        self.exchanges.remove(position).expect("the position was found just now")
     }
 }
 
@@ -729,26 +613,13 @@ fn is_secured(origin: &Origin) -> bool {
     origin.secured == Secured::Yes || origin.remote.is_some_and(|address| address.is_loopback())
 }
 
-fn fail(
-    id: RequestId,
-    user: Option<&str>,
-    code: Option<FailCode>,
-    reason: Option<&'static str>,
-) -> Reply {
-    Reply::Fail {
-        id,
-        user: user.map(Into::into),
-        code,
-        reason,
-    }
+fn fail(id: RequestId, user: Option<&str>, code: Option<FailCode>, reason: Option<&'static str>) -> Reply {
+    Reply::Fail { id, user: user.map(Into::into), code, reason }
 }
 
 /// The text is not base64 as RFC 4648 §4 has it: padded, without blanks, unused bits zero.
 struct NotBase64;
 
 fn decode(base64: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotBase64> {
-    BASE64_STANDARD
-        .decode(base64)
-        .map(Zeroizing::new)
-        .map_err(|_| NotBase64)
+    BASE64_STANDARD.decode(base64).map(Zeroizing::new).map_err(|_| NotBase64)
 }

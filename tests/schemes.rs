@@ -53,15 +53,7 @@ fn what_doveadm_makes_verifies_here_in_every_encoding() {
     if !installed(DOVEADM) {
         return;
     }
-    for scheme in [
-        "PLAIN",
-        "CLEARTEXT",
-        "CRAM-MD5",
-        "HMAC-MD5",
-        "SSHA256",
-        "SSHA512",
-        "SHA512-CRYPT",
-    ] {
+    for scheme in ["PLAIN", "CLEARTEXT", "CRAM-MD5", "HMAC-MD5", "SSHA256", "SSHA512", "SHA512-CRYPT"] {
         for encoding in ["hex", "b64", "base64"] {
             let name = format!("{scheme}.{encoding}");
             let made = doveadm(&["pw", "-s", &name, "-p", "gr\u{fc}\u{df}e"]);
@@ -78,8 +70,7 @@ fn doveadm_and_we_make_the_same_of_a_password_where_there_is_no_salt() {
     for scheme in [Scheme::Plain, Scheme::CramMd5] {
         for password in passwords() {
             let theirs = doveadm(&["pw", "-s", scheme.name(), "-p", &password]);
-            let ours =
-                derive(scheme, &Password::new(password.as_str()), &SALT, None).expect("possible");
+            let ours = derive(scheme, &Password::new(password.as_str()), &SALT, None).expect("possible");
             let ours = ours.encode();
             if !ours.starts_with("{PLAIN.b64}") {
                 assert_eq!(*ours, text_of(&theirs));
@@ -106,10 +97,7 @@ fn what_mkpasswd_makes_verifies_here() {
         &["-m", "bcrypt-a", "-R", "4"],
     ] {
         for password in passwords() {
-            assert_verifies(
-                &format!("{{CRYPT}}{}", mkpasswd(arguments, &password)),
-                &password,
-            );
+            assert_verifies(&format!("{{CRYPT}}{}", mkpasswd(arguments, &password)), &password);
         }
     }
 }
@@ -122,19 +110,10 @@ fn what_is_made_here_verifies_in_dovecot() {
     for &scheme in Scheme::ALL {
         let least = scheme.costs().map(|costs| *costs.start());
         for password in passwords() {
-            let made =
-                derive(scheme, &Password::new(password.as_str()), &SALT, least).expect("possible");
+            let made = derive(scheme, &Password::new(password.as_str()), &SALT, least).expect("possible");
             let text = made.encode();
-            assert!(
-                dovecot_verifies(&text, &password),
-                "{} with {password:?}",
-                *text
-            );
-            assert!(
-                !dovecot_verifies(&text, &other(&password)),
-                "{} with another",
-                *text
-            );
+            assert!(dovecot_verifies(&text, &password), "{} with {password:?}", *text);
+            assert!(!dovecot_verifies(&text, &other(&password)), "{} with another", *text);
         }
     }
 }
@@ -146,33 +125,23 @@ fn what_is_made_here_at_default_cost_verifies_in_dovecot() {
     }
     for &scheme in Scheme::ALL {
         let made = derive(scheme, &Password::new("secret"), &SALT, None).expect("possible");
-        assert!(
-            dovecot_verifies(&made.encode(), "secret"),
-            "{}",
-            *made.encode()
-        );
+        assert!(dovecot_verifies(&made.encode(), "secret"), "{}", *made.encode());
     }
 }
 
 fn assert_verifies(text: &str, password: &str) {
-    let verifier =
-        Verifier::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let verifier = Verifier::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"));
     let accepts = |password: &str| verifier.verify(&Password::new(password)).is_some();
     assert!(accepts(password), "{text} with {password:?}");
     assert!(!accepts(&other(password)), "{text} with another password");
 }
 
 fn dovecot_verifies(text: &str, password: &str) -> bool {
-    doveadm(&["pw", "-t", text, "-p", password])
-        .status
-        .success()
+    doveadm(&["pw", "-t", text, "-p", password]).status.success()
 }
 
 fn doveadm(arguments: &[&str]) -> Output {
-    Command::new("doveadm")
-        .args(arguments)
-        .output()
-        .expect("doveadm runs")
+    Command::new("doveadm").args(arguments).output().expect("doveadm runs")
 }
 
 fn mkpasswd(arguments: &[&str], password: &str) -> String {
@@ -190,11 +159,7 @@ fn mkpasswd(arguments: &[&str], password: &str) -> String {
 }
 
 fn text_of(output: &Output) -> String {
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = str::from_utf8(&output.stdout).expect("hashes are ASCII, passwords were UTF-8");
     text.strip_suffix('\n').expect("one line").to_owned()
 }
@@ -209,10 +174,6 @@ fn installed((program, package): (&str, &str)) -> bool {
         std::env::var_os("SASLD_ALLOW_SKIP").is_some_and(|value| value == "1"),
         "{program} is missing: install the package {package}, or set SASLD_ALLOW_SKIP=1"
     );
-    writeln!(
-        std::io::stderr(),
-        "SKIPPED: {program} is missing (package {package})"
-    )
-    .expect("stderr is open");
+    writeln!(std::io::stderr(), "SKIPPED: {program} is missing (package {package})").expect("stderr is open");
     false
 }

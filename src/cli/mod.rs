@@ -1,4 +1,170 @@
-//! The commands.
+//! The commands: what was typed becomes one call, and its result an exit code.
+//!
+//! Results go to standard output, trouble to standard error as `sasld: what, where; what to do`. Exit codes are
+//! those of sysexits.h, and the same for every command: see [`Exit`].
+#![forbid(unsafe_code)]
 
+mod check;
+mod hash;
 pub mod prompt;
-pub mod user;
+mod serve;
+mod test;
+mod user;
+
+use crate::config::{Config, ConfigError, DEFAULT_PATH, Passdb};
+use crate::sasl::{Mechanism, NameRules};
+use crate::secrets::Names;
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// SASL authentication for Postfix and other mail servers, without Dovecot
+///
+/// sasld answers mail servers that ask over the Dovecot auth protocol whether a user is who he says. Begin with
+/// `sasld user add NAME`, then `sasld check`, then `sasld serve`; `sasld test SOCKET` shows what a mail server would
+/// get.
+#[derive(Debug, Parser)]
+#[command(name = "sasld", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Exit status: 0 yes; 1 no; 64 usage; 65 bad data; 69 unavailable; 74 output; \
+                        75 try again; 77 permission; 78 configuration.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Arguments),
+    Check(check::Arguments),
+    Test(test::Arguments),
+    Hash(hash::Arguments),
+    /// Add, change, remove and list the users of the secrets file
+    User(user::UserArgs),
+}
+
+/// How a command ends, as in sysexits.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done; the answer is yes.
+    Yes = 0,
+    /// The answer is no: refused, or findings.
+    No = 1,
+    /// The command line makes no sense.
+    Usage = 64,
+    /// A server's answer or a file's contents make no sense.
+    Data = 65,
+    /// Something that should be there is not, or is taken.
+    Unavailable = 69,
+    /// The operating system failed.
+    System = 71,
+    /// Output could not be written.
+    Output = 74,
+    /// No verdict; try again.
+    TryAgain = 75,
+    /// Somebody else may do this, but not this user.
+    Permission = 77,
+    /// The configuration is wrong.
+    Config = 78,
+}
+
+/// Why a command did not do what it should.
+#[derive(Debug)]
+pub struct Failure {
+    exit: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self { exit: exit as u8, message: message.to_string() }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let exit = match &error {
+            ConfigError::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Exit::Permission
+            }
+            ConfigError::Missing { .. } | ConfigError::Unreadable { .. } | ConfigError::Invalid(_) => {
+                Exit::Config
+            }
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new(Exit::Output, format_args!("cannot write the output: {error}"))
+    }
+}
+
+/// Runs the command that these arguments name, the program's own name first.
+pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help that was asked for is an answer, anything else is a mistake.
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let printed = error.print();
+            let exit = if !asked {
+                Exit::Usage
+            } else if printed.is_ok() {
+                Exit::Yes
+            } else {
+                Exit::Output
+            };
+            return ExitCode::from(exit as u8);
+        }
+    };
+    let mut out = io::stdout().lock();
+    let result = match arguments.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments, &mut out),
+        Command::Test(arguments) => test::run(&arguments, &mut out, &mut prompt::Terminal),
+        Command::Hash(arguments) => hash::run(&arguments, &mut out, &mut prompt::Terminal),
+        Command::User(arguments) => edit_users(&arguments, &mut out),
+    };
+    match result.and_then(|exit| out.flush().map(|()| exit).map_err(Failure::from)) {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(Failure { exit, message }) => {
+            for line in message.lines() {
+                let _ = writeln!(io::stderr(), "sasld: {line}");
+            }
+            ExitCode::from(exit)
+        }
+    }
+}
+
+fn edit_users(arguments: &user::UserArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    // A file named on the command line needs no configuration: what is not configured is as the defaults have it.
+    let (path, names, cram_md5) = match &arguments.file {
+        Some(file) => (file.clone(), NameRules::default(), true),
+        None => {
+            let config = Config::load(&config_path(arguments.config.as_deref()))?;
+            let Some(Passdb::SecretsFile { path, .. }) = config.passdbs.first() else {
+                return Err(Failure::new(Exit::Config, "passdbs: there is no secrets_file"));
+            };
+            (path.clone(), config.usernames.clone(), config.mechanisms.contains(&Mechanism::CramMd5))
+        }
+    };
+    let allowed = |name: &str| names.canonical(name.as_bytes()).is_ok();
+    let settings = user::UserSettings {
+        path: &path,
+        names: Names { lowercase: names.lowercase(), allowed: &allowed },
+        cram_md5,
+    };
+    user::run(&arguments.command, &settings, out, &mut prompt::Terminal)
+        .map(|()| Exit::Yes)
+        .map_err(|error| Failure { exit: error.exit_code(), message: error.to_string() })
+}
+
+/// `--config`, or the place where it is looked for.
+fn config_path(given: Option<&Path>) -> PathBuf {
+    given.unwrap_or(Path::new(DEFAULT_PATH)).to_owned()
+}

@@ -66,11 +66,7 @@ impl Kind {
 }
 
 /// The account that `item` names, or its number.
-pub(super) fn account(
-    item: &Item<'_>,
-    kind: Kind,
-    accounts: &dyn Accounts,
-) -> Result<Account, Mistake> {
+pub(super) fn account(item: &Item<'_>, kind: Kind, accounts: &dyn Accounts) -> Result<Account, Mistake> {
     let word = kind.word();
     let expected = format!("the name of a {word}, or its number");
     let name = item.text(&expected)?;
@@ -78,10 +74,7 @@ pub(super) fn account(
         // The largest number means "no change" to chown(2).
         let id = name.parse().ok().filter(|id| *id != u32::MAX);
         let id = id.ok_or_else(|| item.expected(&expected))?;
-        return Ok(Account {
-            name: name.to_owned(),
-            id,
-        });
+        return Ok(Account { name: name.to_owned(), id });
     }
     find(name, kind, accounts)
         .map_err(|trouble| item.mistake(trouble))?
@@ -96,14 +89,12 @@ pub(super) fn default_account(
     accounts: &dyn Accounts,
 ) -> Result<Account, Mistake> {
     let word = kind.word();
-    find(name, kind, accounts)
-        .map_err(|trouble| item.mistake(trouble))?
-        .ok_or_else(|| {
-            item.mistake(format!(
-                "there is no {word} `{name}` here, which is the default; \
+    find(name, kind, accounts).map_err(|trouble| item.mistake(trouble))?.ok_or_else(|| {
+        item.mistake(format!(
+            "there is no {word} `{name}` here, which is the default; \
              install Postfix, or name the {word} of your mail server"
-            ))
-        })
+        ))
+    })
 }
 
 fn find(name: &str, kind: Kind, accounts: &dyn Accounts) -> Result<Option<Account>, String> {
@@ -112,16 +103,10 @@ fn find(name: &str, kind: Kind, accounts: &dyn Accounts) -> Result<Option<Accoun
         Kind::Group => accounts.group(name),
     };
     match found {
-        Ok(id) => Ok(id.map(|id| Account {
-            name: name.to_owned(),
-            id,
-        })),
+        Ok(id) => Ok(id.map(|id| Account { name: name.to_owned(), id })),
         Err(errno) => {
             let (word, reason) = (kind.word(), errno.desc());
-            Err(format!(
-                "looking up the {word} {} failed: {reason}",
-                quoted(name)
-            ))
+            Err(format!("looking up the {word} {} failed: {reason}", quoted(name)))
         }
     }
 }

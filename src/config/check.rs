@@ -12,11 +12,9 @@ use std::path::{Path, PathBuf};
 use super::file::{self, Node, Value};
 use super::item::{Fields, Item};
 use super::listeners::{default_listeners, listeners};
-use super::mistake::{Mistake, quoted};
-use super::{
-    Accounts, Config, ConfigError, Limits, LogLevel, Mechanism, NameRules, OnOutage, Passdb,
-    Service, default, values,
-};
+use super::mistake::Mistake;
+use super::services::{mechanisms, services};
+use super::{Accounts, Config, ConfigError, Limits, LogLevel, NameRules, OnOutage, Passdb, default, values};
 
 /// One file: what it is called in messages, and what is in it.
 #[derive(Clone, Debug)]
@@ -30,10 +28,7 @@ pub struct Source {
 impl Source {
     /// A file called `path` with these `contents`.
     pub fn new(path: impl Into<PathBuf>, contents: impl Into<Vec<u8>>) -> Self {
-        Self {
-            path: path.into(),
-            contents: contents.into(),
-        }
+        Self { path: path.into(), contents: contents.into() }
     }
 }
 
@@ -51,16 +46,8 @@ const KEYS: [&str; 12] = [
     "limits",
     "log_level",
 ];
-const NAMED_MECHANISMS: [(&str, Mechanism); 3] = [
-    (Mechanism::Plain.name(), Mechanism::Plain),
-    (Mechanism::Login.name(), Mechanism::Login),
-    (Mechanism::CramMd5.name(), Mechanism::CramMd5),
-];
-const ON_OUTAGE: [(&str, OnOutage); 3] = [
-    ("auto", OnOutage::Auto),
-    ("close", OnOutage::Close),
-    ("fail", OnOutage::Fail),
-];
+const ON_OUTAGE: [(&str, OnOutage); 3] =
+    [("auto", OnOutage::Auto), ("close", OnOutage::Close), ("fail", OnOutage::Fail)];
 const LOG_LEVELS: [(&str, LogLevel); 5] = [
     ("error", LogLevel::Error),
     ("warn", LogLevel::Warn),
@@ -84,9 +71,7 @@ impl Config {
             Some(config) if mistakes.is_empty() => Ok(config),
             _ => {
                 let rank = |mistake: &Mistake| {
-                    let file = sources
-                        .iter()
-                        .position(|source| source.path == mistake.file);
+                    let file = sources.iter().position(|source| source.path == mistake.file);
                     (file, mistake.place)
                 };
                 mistakes.sort_by_key(rank);
@@ -97,11 +82,7 @@ impl Config {
 }
 
 /// `None` comes with a mistake.
-fn check(
-    sources: &[Source],
-    accounts: &dyn Accounts,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<Config> {
+fn check(sources: &[Source], accounts: &dyn Accounts, mistakes: &mut Vec<Mistake>) -> Option<Config> {
     let mut trees: Vec<(&Path, Node)> = Vec::with_capacity(sources.len());
     for source in sources {
         match parse(source) {
@@ -113,9 +94,7 @@ fn check(
         return None;
     }
     let top = top_level(&trees, mistakes);
-    let main = sources
-        .first()
-        .map_or(Path::new(super::DEFAULT_PATH), |source| &source.path);
+    let main = sources.first().map_or(Path::new(super::DEFAULT_PATH), |source| &source.path);
 
     let listeners = match top.get("listeners") {
         Some(item) => listeners(item, accounts, mistakes),
@@ -125,12 +104,7 @@ fn check(
         Some(item) => mechanisms(item, mistakes),
         None => Some(default::MECHANISMS.to_vec()),
     };
-    let require_tls = top.read(
-        "require_tls",
-        default::REQUIRE_TLS,
-        mistakes,
-        values::boolean,
-    );
+    let require_tls = top.read("require_tls", default::REQUIRE_TLS, mistakes, values::boolean);
     let passdbs = match top.get("passdbs") {
         Some(item) => passdbs(item, mistakes),
         None => Some(vec![Passdb::SecretsFile {
@@ -144,29 +118,18 @@ fn check(
     };
     let usernames = usernames(top.get("usernames"), mistakes);
     let refusal_delay = top.read("refusal_delay", default::REFUSAL_DELAY, mistakes, |item| {
-        values::duration(
-            item,
-            &(Duration::ZERO..=Duration::from_secs(5)),
-            "from 0s to 5s",
-        )
+        values::duration(item, &(Duration::ZERO..=Duration::from_secs(5)), "from 0s to 5s")
     });
     let deadline = top.read("deadline", default::DEADLINE, mistakes, |item| {
-        values::duration(
-            item,
-            &(Duration::from_secs(1)..=Duration::from_secs(9)),
-            "from 1s to 9s",
-        )
+        values::duration(item, &(Duration::from_secs(1)..=Duration::from_secs(9)), "from 1s to 9s")
     });
-    let on_outage = top.read("on_outage", default::ON_OUTAGE, mistakes, |item| {
-        values::one_of(item, &ON_OUTAGE)
-    });
-    let hash_threads = top.read("hash_threads", default::HASH_THREADS, mistakes, |item| {
-        values::number(item, &(0..=256))
-    });
+    let on_outage =
+        top.read("on_outage", default::ON_OUTAGE, mistakes, |item| values::one_of(item, &ON_OUTAGE));
+    let hash_threads =
+        top.read("hash_threads", default::HASH_THREADS, mistakes, |item| values::number(item, &(0..=256)));
     let limits = limits(top.get("limits"), mistakes);
-    let log_level = top.read("log_level", default::LOG_LEVEL, mistakes, |item| {
-        values::one_of(item, &LOG_LEVELS)
-    });
+    let log_level =
+        top.read("log_level", default::LOG_LEVEL, mistakes, |item| values::one_of(item, &LOG_LEVELS));
 
     if let (Some(refusal_delay), Some(deadline)) = (refusal_delay, deadline) {
         refusals_keep_the_deadline(&top, refusal_delay, deadline, mistakes);
@@ -181,8 +144,7 @@ fn check(
         refusal_delay: refusal_delay?,
         deadline: deadline?,
         on_outage: on_outage?,
-        hash_threads: hash_threads
-            .map(|threads| u16::try_from(threads).ok().and_then(NonZeroU16::new))?,
+        hash_threads: hash_threads.map(|threads| u16::try_from(threads).ok().and_then(NonZeroU16::new))?,
         limits: limits?,
         log_level: log_level?,
     })
@@ -192,8 +154,8 @@ fn parse(source: &Source) -> Result<Node, Mistake> {
     if source.contents.iter().all(u8::is_ascii_whitespace) {
         return Err(Mistake::of_file(
             &source.path,
-            "the file is empty; every key has a default, but to want them all takes a comment at \
-             least: copy the example, packaging/sasld.yaml",
+            "the file is empty, as after a failed copy; no key is required, but a comment is: start \
+             from the example, packaging/sasld.yaml",
         ));
     }
     file::parse(&source.path, &source.contents)
@@ -216,150 +178,45 @@ fn top_level<'a>(trees: &'a [(&'a Path, Node)], mistakes: &mut Vec<Mistake>) -> 
     top
 }
 
-fn mechanisms(item: &Item<'_>, mistakes: &mut Vec<Mistake>) -> Option<Vec<Mechanism>> {
-    let expected = "a list of mechanisms such as [PLAIN, LOGIN]";
-    let named = values::every(item, expected, mistakes, |element| {
-        values::mechanism(element, &NAMED_MECHANISMS)
-    })?;
-    for (index, mechanism) in named.iter().enumerate() {
-        if named[..index].contains(mechanism) {
-            mistakes.push(item.mistake(format!("{} is there twice", mechanism.name())));
-        }
-    }
-    Some(named)
-}
-
 fn passdbs(item: &Item<'_>, mistakes: &mut Vec<Mistake>) -> Option<Vec<Passdb>> {
     let expected = "a list of passdbs such as `- secrets_file: /etc/sasld/secrets`";
-    let elements = item
-        .elements(expected)
-        .map_err(|mistake| mistakes.push(mistake))
-        .ok()?;
+    let elements = item.elements(expected).map_err(|mistake| mistakes.push(mistake)).ok()?;
     let mut good: Vec<Passdb> = Vec::with_capacity(elements.len());
     for element in &elements {
         let Some(passdb) = passdb(element, mistakes) else {
             continue;
         };
         let Passdb::SecretsFile { path: this, .. } = &passdb;
-        if good
-            .iter()
-            .any(|Passdb::SecretsFile { path, .. }| path == this)
-        {
+        if good.iter().any(|Passdb::SecretsFile { path, .. }| path == this) {
             mistakes.push(element.mistake("this passdb is there twice"));
         }
         good.push(passdb);
     }
-    if good.len() == elements.len() {
-        Some(good)
-    } else {
-        None
-    }
+    if good.len() == elements.len() { Some(good) } else { None }
 }
 
 fn passdb(element: &Item<'_>, mistakes: &mut Vec<Mistake>) -> Option<Passdb> {
     let expected = "`secrets_file: PATH`";
+    let mistakes_before = mistakes.len();
     let fields = element.fields(expected, &["secrets_file", "continue_on_refusal"], mistakes)?;
-    let continue_on_refusal = fields.read(
-        "continue_on_refusal",
-        default::CONTINUE_ON_REFUSAL,
-        mistakes,
-        values::boolean,
-    );
+    let continue_on_refusal =
+        fields.read("continue_on_refusal", default::CONTINUE_ON_REFUSAL, mistakes, values::boolean);
     let Some(path) = fields.get("secrets_file") else {
-        mistakes.push(element.mistake(format!("expected {expected}, found no such key")));
+        // A misspelt key has been reported already.
+        if mistakes.len() == mistakes_before {
+            mistakes.push(element.mistake(format!("expected {expected}, found no such key")));
+        }
         return None;
     };
-    let path = values::absolute_path(path)
-        .map_err(|mistake| mistakes.push(mistake))
-        .ok();
-    Some(Passdb::SecretsFile {
-        path: path?,
-        continue_on_refusal: continue_on_refusal?,
-    })
-}
-
-/// `general` and `require_tls` are the top-level keys; `None` when there is a mistake in them, and
-/// then nothing is measured against them.
-fn services(
-    item: &Item<'_>,
-    general: Option<&[Mechanism]>,
-    require_tls: Option<bool>,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<BTreeMap<String, Service>> {
-    let named = item.entries("the names of services and their rules", mistakes)?;
-    let mut services = BTreeMap::new();
-    for field in &named.0 {
-        if !values::is_service_name(field.name) {
-            let name = quoted(field.name);
-            mistakes.push(field.mistake(format!(
-                "expected a service of 1 to 64 printable characters without blanks, found {name}"
-            )));
-        }
-        if let Some(rules) = service(&field.item, general, require_tls, mistakes) {
-            services.insert(field.name.to_owned(), rules);
-        }
-    }
-    Some(services)
-}
-
-fn service(
-    item: &Item<'_>,
-    general: Option<&[Mechanism]>,
-    require_tls: Option<bool>,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<Service> {
-    let known = ["mechanisms", "require_tls", "allow_nets"];
-    let fields = item.fields("the rules of this service", &known, mistakes)?;
-    let mechanisms = match fields.get("mechanisms") {
-        Some(item) => mechanisms_of_service(item, general, mistakes),
-        None => general.map(<[_]>::to_vec),
-    };
-    let require_tls = match fields.get("require_tls") {
-        Some(_) => fields.read("require_tls", true, mistakes, values::boolean),
-        None => require_tls,
-    };
-    let allow_nets = match fields.get("allow_nets") {
-        Some(item) => values::networks(item, mistakes).map(Some),
-        None => Some(None),
-    };
-    Some(Service {
-        mechanisms: mechanisms?,
-        require_tls: require_tls?,
-        allow_nets: allow_nets?,
-    })
-}
-
-/// A service can have fewer mechanisms, not others: the greeting, which offers them, comes before
-/// the client names its service.
-fn mechanisms_of_service(
-    item: &Item<'_>,
-    general: Option<&[Mechanism]>,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<Vec<Mechanism>> {
-    let own = mechanisms(item, mistakes)?;
-    let general = general?;
-    for mechanism in own.iter().filter(|mechanism| !general.contains(mechanism)) {
-        mistakes.push(item.mistake(format!(
-            "{} is not among the top-level mechanisms; a service can have fewer, not others",
-            mechanism.name()
-        )));
-    }
-    Some(
-        general
-            .iter()
-            .copied()
-            .filter(|mechanism| own.contains(mechanism))
-            .collect(),
-    )
+    let path = values::absolute_path(path).map_err(|mistake| mistakes.push(mistake)).ok();
+    Some(Passdb::SecretsFile { path: path?, continue_on_refusal: continue_on_refusal? })
 }
 
 fn usernames(item: Option<&Item<'_>>, mistakes: &mut Vec<Mistake>) -> Option<NameRules> {
     let fields = match item {
-        Some(item) => item.fields(
-            "allowed_characters and lowercase",
-            &["allowed_characters", "lowercase"],
-            mistakes,
-        )?,
+        Some(item) => {
+            item.fields("allowed_characters and lowercase", &["allowed_characters", "lowercase"], mistakes)?
+        }
         None => Fields::default(),
     };
     let allowed_characters = fields.read(
@@ -369,10 +226,7 @@ fn usernames(item: Option<&Item<'_>>, mistakes: &mut Vec<Mistake>) -> Option<Nam
         values::characters,
     );
     let lowercase = fields.read("lowercase", default::LOWERCASE, mistakes, values::boolean);
-    Some(NameRules {
-        allowed_characters: allowed_characters?,
-        lowercase: lowercase?,
-    })
+    Some(NameRules::new(&allowed_characters?, lowercase?))
 }
 
 fn limits(item: Option<&Item<'_>>, mistakes: &mut Vec<Mistake>) -> Option<Limits> {
@@ -384,23 +238,14 @@ fn limits(item: Option<&Item<'_>>, mistakes: &mut Vec<Mistake>) -> Option<Limits
         )?,
         None => Fields::default(),
     };
-    let Limits {
-        connections,
-        exchanges_per_connection,
-    } = default::LIMITS;
-    let connections = fields.read("connections", connections, mistakes, |item| {
-        values::number(item, &(1..=1_000_000))
-    });
-    let exchanges_per_connection = fields.read(
-        "exchanges_per_connection",
-        exchanges_per_connection,
-        mistakes,
-        |item| values::number(item, &(1..=65_536)),
-    );
-    Some(Limits {
-        connections: connections?,
-        exchanges_per_connection: exchanges_per_connection?,
-    })
+    let Limits { connections, exchanges_per_connection } = default::LIMITS;
+    let connections =
+        fields.read("connections", connections, mistakes, |item| values::number(item, &(1..=1_000_000)));
+    let exchanges_per_connection =
+        fields.read("exchanges_per_connection", exchanges_per_connection, mistakes, |item| {
+            values::number(item, &(1..=65_536))
+        });
+    Some(Limits { connections: connections?, exchanges_per_connection: exchanges_per_connection? })
 }
 
 /// A refusal leaves up to a quarter later than `refusal_delay` (jitter), and that must be before the

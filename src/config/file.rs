@@ -52,12 +52,7 @@ pub(super) enum Value {
 /// One mistake, with its place where there is one: too large, a NUL byte, not UTF-8, not YAML,
 /// more than one document, or beyond the budgets above.
 pub(super) fn parse(file: &Path, source: &[u8]) -> Result<Node, Mistake> {
-    let mistake = |place, what| Mistake {
-        file: file.to_owned(),
-        place,
-        key: String::new(),
-        what,
-    };
+    let mistake = |place, what| Mistake { file: file.to_owned(), place, key: String::new(), what };
     if source.len() > MAX_FILE_BYTES {
         let what = format!("larger than {MAX_FILE_BYTES} bytes, which no configuration needs");
         return Err(mistake(None, what));
@@ -117,24 +112,16 @@ fn parser_options() -> Options {
 /// Line and column of the byte at `offset`; columns count characters, broken ones as one each.
 fn place_of(source: &[u8], offset: usize) -> Place {
     let before = &source[..offset];
-    let line_start = before
-        .iter()
-        .rposition(|&byte| byte == b'\n')
-        .map_or(0, |at| at + 1);
+    let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     Place {
         line: 1 + before.iter().filter(|&&byte| byte == b'\n').count() as u64,
-        column: 1 + String::from_utf8_lossy(&before[line_start..])
-            .chars()
-            .count() as u64,
+        column: 1 + String::from_utf8_lossy(&before[line_start..]).chars().count() as u64,
     }
 }
 
 impl From<Location> for Place {
     fn from(location: Location) -> Self {
-        Self {
-            line: location.line(),
-            column: location.column(),
-        }
+        Self { line: location.line(), column: location.column() }
     }
 }
 
@@ -215,12 +202,7 @@ fn into_node(written: Written, source: &str) -> Node {
             Value::Text(as_written.map_or(read, str::to_owned))
         }
         Shape::Text(text) => Value::Text(text),
-        Shape::List(items) => Value::List(
-            items
-                .into_iter()
-                .map(|item| into_node(item, source))
-                .collect(),
-        ),
+        Shape::List(items) => Value::List(items.into_iter().map(|item| into_node(item, source)).collect()),
         Shape::Map(entries) => Value::Map(
             entries
                 .into_iter()
@@ -228,10 +210,7 @@ fn into_node(written: Written, source: &str) -> Node {
                 .collect(),
         ),
     };
-    Node {
-        place: written.referenced.into(),
-        value,
-    }
+    Node { place: written.referenced.into(), value }
 }
 
 /// The bytes of `source` that `location` spans.
@@ -246,19 +225,14 @@ mod tests {
     use super::*;
 
     fn entries(source: &str) -> Vec<(Node, Node)> {
-        match parse(Path::new("x.yaml"), source.as_bytes())
-            .expect("YAML")
-            .value
-        {
+        match parse(Path::new("x.yaml"), source.as_bytes()).expect("YAML").value {
             Value::Map(entries) => entries,
             other => panic!("not a map: {other:?}"),
         }
     }
 
     fn refusal(source: &[u8]) -> String {
-        parse(Path::new("x.yaml"), source)
-            .expect_err("refused")
-            .to_string()
+        parse(Path::new("x.yaml"), source).expect_err("refused").to_string()
     }
 
     #[test]
@@ -293,19 +267,9 @@ mod tests {
         let found = entries("a: &x 0660\nüb:   *x\na: 3\n<<: {}\n");
         let places: Vec<_> = found
             .iter()
-            .map(|(key, value)| {
-                (
-                    key.place.line,
-                    key.place.column,
-                    value.place.line,
-                    value.place.column,
-                )
-            })
+            .map(|(key, value)| (key.place.line, key.place.column, value.place.line, value.place.column))
             .collect();
-        assert_eq!(
-            places,
-            [(1, 1, 1, 7), (2, 1, 2, 7), (3, 1, 3, 4), (4, 1, 4, 5)]
-        );
+        assert_eq!(places, [(1, 1, 1, 7), (2, 1, 2, 7), (3, 1, 3, 4), (4, 1, 4, 5)]);
         assert!(matches!(&found[1].1.value, Value::Text(text) if text == "0660"));
     }
 
@@ -319,26 +283,11 @@ mod tests {
     #[test]
     fn what_is_not_yaml_is_refused_with_line_and_column() {
         for (source, expected) in [
-            (
-                &b"a: 1\nb: [1,\n"[..],
-                "x.yaml:2:4: not YAML: unclosed bracket '['",
-            ),
-            (
-                b"a: b: c\n",
-                "x.yaml:1:5: not YAML: mapping values are not allowed in this context",
-            ),
-            (
-                b"a: *q\n",
-                "x.yaml:1:4: not YAML: reference to unknown value",
-            ),
-            (
-                b"a: !foo 1\n",
-                "x.yaml:1:9: not YAML: unsupported tag `!foo`",
-            ),
-            (
-                b"a: 1\n---\nb: 2\n",
-                "x.yaml:3:1: a second document starts here; a file holds one",
-            ),
+            (&b"a: 1\nb: [1,\n"[..], "x.yaml:2:4: not YAML: unclosed bracket '['"),
+            (b"a: b: c\n", "x.yaml:1:5: not YAML: mapping values are not allowed in this context"),
+            (b"a: *q\n", "x.yaml:1:4: not YAML: reference to unknown value"),
+            (b"a: !foo 1\n", "x.yaml:1:9: not YAML: unsupported tag `!foo`"),
+            (b"a: 1\n---\nb: 2\n", "x.yaml:3:1: a second document starts here; a file holds one"),
             ("a: \u{e9}\0\n".as_bytes(), "x.yaml:1:5: a NUL byte"),
             (b"a: 1\nb: \xff\n", "x.yaml:2:4: not UTF-8 text"),
         ] {
@@ -349,10 +298,7 @@ mod tests {
     #[test]
     fn hostile_sizes_end_in_an_error() {
         let bomb: String = (1..40).fold("b0: &b0 [x]\n".to_owned(), |text, level| {
-            text + &format!(
-                "b{level}: &b{level} [{}]\n",
-                format!("*b{},", level - 1).repeat(9)
-            )
+            text + &format!("b{level}: &b{level} [{}]\n", format!("*b{},", level - 1).repeat(9))
         });
         for source in [
             "a".repeat(10_000_000),

@@ -3,7 +3,7 @@
 //! A socket's owner and group must exist on this machine. A TCP port other machines can reach needs
 //! a list of networks, since whoever connects may guess passwords and reads them on the wire.
 
-use core::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::accounts::{Kind, account, default_account};
 use super::item::{Fields, Item};
@@ -21,10 +21,7 @@ pub(super) fn listeners(
     accounts: &dyn Accounts,
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Vec<Listener>> {
-    let elements = item
-        .elements(EXPECTED)
-        .map_err(|mistake| mistakes.push(mistake))
-        .ok()?;
+    let elements = item.elements(EXPECTED).map_err(|mistake| mistakes.push(mistake)).ok()?;
     let mut good: Vec<Listener> = Vec::with_capacity(elements.len());
     for element in &elements {
         let Some(listener) = listener(element, accounts, mistakes) else {
@@ -35,11 +32,7 @@ pub(super) fn listeners(
         }
         good.push(listener);
     }
-    if good.len() == elements.len() {
-        Some(good)
-    } else {
-        None
-    }
+    if good.len() == elements.len() { Some(good) } else { None }
 }
 
 /// The listener there is when none is written.
@@ -49,13 +42,7 @@ pub(super) fn default_listeners(
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Vec<Listener>> {
     let element = Item::unwritten(item.file, &format!("{}[0]", item.key));
-    let unix = unix(
-        &element,
-        default::SOCKET.into(),
-        &Fields::default(),
-        accounts,
-        mistakes,
-    )?;
+    let unix = unix(&element, default::SOCKET.into(), &Fields::default(), accounts, mistakes)?;
     Some(vec![Listener::Unix(unix)])
 }
 
@@ -67,27 +54,16 @@ fn same_place(one: &Listener, other: &Listener) -> bool {
     }
 }
 
-fn listener(
-    element: &Item<'_>,
-    accounts: &dyn Accounts,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<Listener> {
+fn listener(element: &Item<'_>, accounts: &dyn Accounts, mistakes: &mut Vec<Mistake>) -> Option<Listener> {
     const ONE_KIND: &str = "either `unix: PATH` or `tcp: ADDRESS:PORT`";
+    let mistakes_before = mistakes.len();
     let fields = element.fields(ONE_KIND, &KEYS, mistakes)?;
     match (fields.get("unix"), fields.get("tcp")) {
         (Some(path), None) => {
             refuse_keys_of(&TCP_KEYS, "a TCP port", &fields, mistakes);
-            let path = values::socket_path(path)
-                .map_err(|mistake| mistakes.push(mistake))
-                .ok();
+            let path = values::socket_path(path).map_err(|mistake| mistakes.push(mistake)).ok();
             // The other keys are read all the same, for their mistakes.
-            let unix = unix(
-                element,
-                path.clone().unwrap_or_default(),
-                &fields,
-                accounts,
-                mistakes,
-            );
+            let unix = unix(element, path.clone().unwrap_or_default(), &fields, accounts, mistakes);
             path.and(unix).map(Listener::Unix)
         }
         (None, Some(address)) => {
@@ -95,7 +71,10 @@ fn listener(
             tcp(address, &fields, mistakes).map(Listener::Tcp)
         }
         (None, None) => {
-            mistakes.push(element.mistake(format!("expected {ONE_KIND}, found neither")));
+            // A misspelt key has been reported already.
+            if mistakes.len() == mistakes_before {
+                mistakes.push(element.mistake(format!("expected {ONE_KIND}, found neither")));
+            }
             None
         }
         (Some(_), Some(_)) => {
@@ -113,7 +92,7 @@ fn refuse_keys_of(keys: &[&str], kind: &str, fields: &Fields<'_>, mistakes: &mut
 
 fn unix(
     element: &Item<'_>,
-    path: std::path::PathBuf,
+    path: PathBuf,
     fields: &Fields<'_>,
     accounts: &dyn Accounts,
     mistakes: &mut Vec<Mistake>,
@@ -132,37 +111,22 @@ fn unix(
         Some(item) => peers(item, accounts, mistakes).map(Some),
         None => Some(None),
     };
-    Some(UnixListener {
-        path,
-        owner: owner?,
-        group: group?,
-        mode: mode?,
-        peers: peers?,
+    Some(UnixListener { path, owner: owner?, group: group?, mode: mode?, peers: peers? })
+}
+
+fn peers(item: &Item<'_>, accounts: &dyn Accounts, mistakes: &mut Vec<Mistake>) -> Option<Vec<Account>> {
+    values::every(item, "a list of users such as [postfix]", mistakes, |user| {
+        account(user, Kind::User, accounts)
     })
 }
 
-fn peers(
-    item: &Item<'_>,
-    accounts: &dyn Accounts,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<Vec<Account>> {
-    values::every(
-        item,
-        "a list of users such as [postfix]",
-        mistakes,
-        |user| account(user, Kind::User, accounts),
-    )
-}
-
 fn tcp(item: &Item<'_>, fields: &Fields<'_>, mistakes: &mut Vec<Mistake>) -> Option<TcpListener> {
-    let address = values::tcp_address(item)
-        .map_err(|mistake| mistakes.push(mistake))
-        .ok();
+    let address = values::tcp_address(item).map_err(|mistake| mistakes.push(mistake)).ok();
     let allow = match fields.get("allow") {
         Some(networks) => values::networks(networks, mistakes).map(Some),
         None => Some(None),
     };
-    let (address, allow): (SocketAddr, _) = (address?, allow?);
+    let (address, allow) = (address?, allow?);
     if allow.is_none() && !address.ip().to_canonical().is_loopback() {
         mistakes.push(item.mistake(format!(
             "{address} is not a loopback address; to listen there, list the mail servers that may \

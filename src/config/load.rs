@@ -71,9 +71,7 @@ fn conf_d(main: &Path, mistakes: &mut Vec<Mistake>) -> Result<Vec<PathBuf>, Conf
     let entries = fs::read_dir(&folder).map_err(|error| unreadable(&folder, error))?;
     let mut names = Vec::new();
     for entry in entries {
-        let name = entry
-            .map_err(|error| unreadable(&folder, error))?
-            .file_name();
+        let name = entry.map_err(|error| unreadable(&folder, error))?.file_name();
         let hidden = name.as_encoded_bytes().starts_with(b".");
         if !hidden && Path::new(&name).extension() == Some(OsStr::new("yaml")) {
             names.push(name);
@@ -86,10 +84,7 @@ fn conf_d(main: &Path, mistakes: &mut Vec<Mistake>) -> Result<Vec<PathBuf>, Conf
 /// The contents of one file, at most one byte more than is allowed, or why it is not trusted.
 fn read(path: &Path) -> io::Result<Result<Vec<u8>, Mistake>> {
     // Opening a named pipe would wait for its writer.
-    let file: File = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(path)?;
+    let file: File = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Ok(Err(Mistake::of_file(path, "not a regular file")));
@@ -98,8 +93,7 @@ fn read(path: &Path) -> io::Result<Result<Vec<u8>, Mistake>> {
         return Ok(Err(Mistake::of_file(path, what)));
     }
     let mut contents = Vec::new();
-    file.take(MAX_FILE_BYTES as u64 + 1)
-        .read_to_end(&mut contents)?;
+    file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut contents)?;
     Ok(Ok(contents))
 }
 
@@ -111,14 +105,10 @@ fn distrusted(metadata: &Metadata, euid: u32) -> Option<String> {
 fn distrusted_mode(mode: u32, owner: u32, euid: u32) -> Option<String> {
     if mode & 0o002 != 0 {
         let mode = mode & 0o7777;
-        return Some(format!(
-            "mode {mode:04o} lets everybody write to it; chmod o-w"
-        ));
+        return Some(format!("mode {mode:04o} lets everybody write to it; chmod o-w"));
     }
     if owner != 0 && owner != euid {
-        return Some(format!(
-            "belongs to uid {owner}; expected root or uid {euid}, who runs this"
-        ));
+        return Some(format!("belongs to uid {owner}; expected root or uid {euid}, who runs this"));
     }
     None
 }

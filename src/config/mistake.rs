@@ -34,12 +34,7 @@ pub struct Mistake {
 impl Mistake {
     /// A mistake about a file as a whole.
     pub(super) fn of_file(file: &Path, what: impl Into<String>) -> Self {
-        Self {
-            file: file.to_owned(),
-            place: None,
-            key: String::new(),
-            what: what.into(),
-        }
+        Self { file: file.to_owned(), place: None, key: String::new(), what: what.into() }
     }
 }
 
@@ -89,10 +84,6 @@ pub(super) fn quoted(text: &str) -> String {
     const MOST: usize = 64;
     let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     let shown: String = text.chars().take(MOST).map(visible).collect();
-    let more = if text.chars().nth(MOST).is_some() {
-        "…"
-    } else {
-        ""
-    };
+    let more = if text.chars().nth(MOST).is_some() { "…" } else { "" };
     format!("`{shown}{more}`")
 }

@@ -2,7 +2,7 @@
 //! [`Config`] that holds no invalid value, so that nobody checks it again.
 //!
 //! In reading order: [`load`](Config::load) reads the files and refuses those that others could have
-//! written; `file` turns YAML into a tree with lines and columns; `check` (with `listeners`) turns
+//! written; `file` turns YAML into a tree with lines and columns; `check` (with `listeners` and `services`) turns
 //! trees into a [`Config`], by way of `item` (keys) and `values` (scalars). Every mistake in every
 //! file is reported at once, each as `file:line:column: key: what`; see [`ConfigError`]. With any
 //! mistake there is no configuration at all: a reload keeps the one that is running.
@@ -19,6 +19,7 @@ mod item;
 mod listeners;
 mod load;
 mod mistake;
+mod services;
 mod values;
 
 use core::net::SocketAddr;
@@ -28,6 +29,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+
+use crate::policy::{OnOutage, ServicePolicy};
+use crate::sasl::{Mechanism, NameRules};
 
 pub use accounts::{Account, Accounts, SystemAccounts};
 pub use check::Source;
@@ -47,7 +51,7 @@ pub struct Config {
     /// Sources of verdicts in the order asked; at least one.
     pub passdbs: Vec<Passdb>,
     /// What is different for mail servers that name one of these services.
-    pub services: BTreeMap<String, Service>,
+    pub services: BTreeMap<String, ServicePolicy>,
     /// Which user names there are.
     pub usernames: NameRules,
     /// How long after its arrival a refusal leaves, before jitter; at most 5 s.
@@ -97,32 +101,6 @@ pub struct TcpListener {
     pub allow: Option<Vec<IpNet>>,
 }
 
-/// A SASL mechanism that can be configured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Mechanism {
-    /// RFC 4616.
-    Plain,
-    /// draft-murchison-sasl-login.
-    Login,
-    /// RFC 2195.
-    CramMd5,
-}
-
-impl Mechanism {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Login, Self::CramMd5];
-
-    /// As IANA registers it and EHLO shows it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "PLAIN",
-            Self::Login => "LOGIN",
-            Self::CramMd5 => "CRAM-MD5",
-        }
-    }
-}
-
 /// A source of verdicts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Passdb {
@@ -133,37 +111,6 @@ pub enum Passdb {
         /// A wrong password here is not the last word: the next passdb is asked.
         continue_on_refusal: bool,
     },
-}
-
-/// The rules for one service, complete: what its section does not say is taken from the whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// A part of [`Config::mechanisms`], in that order; at least one.
-    pub mechanisms: Vec<Mechanism>,
-    /// PLAIN and LOGIN only over TLS.
-    pub require_tls: bool,
-    /// The only networks users may come from; `None` is everywhere.
-    pub allow_nets: Option<Vec<IpNet>>,
-}
-
-/// Which user names there are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NameRules {
-    /// The characters a name may have; empty allows everything printable.
-    pub allowed_characters: String,
-    /// ASCII capitals are made small before anything else looks at the name.
-    pub lowercase: bool,
-}
-
-/// How a missing verdict is told to a mail server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnOutage {
-    /// By closing to clients that read every FAIL as permanent, by `FAIL code=temp_fail` to others.
-    Auto,
-    /// Always by closing the connection.
-    Close,
-    /// Always by `FAIL code=temp_fail`.
-    Fail,
 }
 
 /// What clients can make sasld hold.
@@ -193,27 +140,23 @@ pub enum LogLevel {
 /// The defaults: the only place where they are written in code.
 mod default {
     use super::{Limits, LogLevel, Mechanism, OnOutage};
+    pub(super) use crate::sasl::identity::DEFAULT_CHARACTERS as ALLOWED_CHARACTERS;
     use core::time::Duration;
 
     pub(super) const SOCKET: &str = "/var/spool/postfix/private/auth";
     pub(super) const OWNER: &str = "postfix";
     pub(super) const GROUP: &str = "postfix";
     pub(super) const MODE: u32 = 0o660;
-    pub(super) const MECHANISMS: [Mechanism; 3] = Mechanism::ALL;
+    pub(super) const MECHANISMS: &[Mechanism] = Mechanism::ALL;
     pub(super) const REQUIRE_TLS: bool = true;
     pub(super) const SECRETS_FILE: &str = "/etc/sasld/secrets";
     pub(super) const CONTINUE_ON_REFUSAL: bool = false;
-    pub(super) const ALLOWED_CHARACTERS: &str =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_@";
     pub(super) const LOWERCASE: bool = true;
     pub(super) const REFUSAL_DELAY: Duration = Duration::from_secs(2);
     pub(super) const DEADLINE: Duration = Duration::from_secs(8);
     pub(super) const ON_OUTAGE: OnOutage = OnOutage::Auto;
     pub(super) const HASH_THREADS: u32 = 0;
-    pub(super) const LIMITS: Limits = Limits {
-        connections: 10_000,
-        exchanges_per_connection: 1_024,
-    };
+    pub(super) const LIMITS: Limits = Limits { connections: 10_000, exchanges_per_connection: 1_024 };
     pub(super) const LOG_LEVEL: LogLevel = LogLevel::Info;
 }
 
@@ -234,21 +177,14 @@ impl Config {
         let mut warnings = Vec::new();
         for listener in &self.listeners {
             match listener {
-                Listener::Unix(UnixListener {
-                    path,
-                    mode,
-                    peers: None,
-                    ..
-                }) if mode & 0o002 != 0 => {
+                Listener::Unix(UnixListener { path, mode, peers: None, .. }) if mode & 0o002 != 0 => {
                     let path = path.display();
-                    warnings.push(format!(
-                        "{path}: mode {mode:04o} lets every local user guess passwords here"
-                    ));
+                    warnings
+                        .push(format!("{path}: mode {mode:04o} lets every local user guess passwords here"));
                 }
-                Listener::Tcp(TcpListener {
-                    address,
-                    allow: Some(networks),
-                }) if networks.iter().any(|network| network.prefix_len() == 0) => {
+                Listener::Tcp(TcpListener { address, allow: Some(networks) })
+                    if networks.iter().any(|network| network.prefix_len() == 0) =>
+                {
                     warnings.push(format!(
                         "{address}: every address is allowed, and passwords cross the network in the clear"
                     ));
@@ -257,5 +193,17 @@ impl Config {
             }
         }
         warnings
+    }
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
     }
 }

@@ -40,9 +40,7 @@ pub(super) fn duration(
 ) -> Result<Duration, Mistake> {
     let expected = format!("a duration {range_text} (such as 250ms or 2s)");
     let text = item.text(&expected)?;
-    let unit_at = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let milliseconds_each = match unit {
         "ms" => Some(1),
@@ -112,19 +110,13 @@ pub(super) fn mode(item: &Item<'_>) -> Result<u32, Mistake> {
 /// `address:port`, `[address]:port` or `localhost:port`. Other host names are refused: what they
 /// mean would depend on a name server. `localhost` is always 127.0.0.1, without asking one.
 pub(super) fn tcp_address(item: &Item<'_>) -> Result<SocketAddr, Mistake> {
-    const EXPECTED: &str =
-        "an IP address and a port from 1 to 65535, such as 127.0.0.1:12345 or [::1]:12345";
+    const EXPECTED: &str = "an IP address and a port from 1 to 65535, such as 127.0.0.1:12345 or [::1]:12345";
     let text = item.text(EXPECTED)?;
     let address = match text.strip_prefix("localhost:") {
-        Some(port) => port
-            .parse()
-            .ok()
-            .map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
+        Some(port) => port.parse().ok().map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
         None => text.parse().ok(),
     };
-    address
-        .filter(|address: &SocketAddr| address.port() != 0)
-        .ok_or_else(|| item.expected(EXPECTED))
+    address.filter(|address: &SocketAddr| address.port() != 0).ok_or_else(|| item.expected(EXPECTED))
 }
 
 /// An address (`192.0.2.7`) or a network (`192.0.2.0/24`); bits beyond the prefix are cleared.
@@ -135,19 +127,12 @@ fn network(item: &Item<'_>) -> Result<IpNet, Mistake> {
         Ok(address) => Ok(IpNet::from(address)),
         Err(_) => text.parse::<IpNet>(),
     };
-    network
-        .map(|network| network.trunc())
-        .map_err(|_| item.expected(EXPECTED))
+    network.map(|network| network.trunc()).map_err(|_| item.expected(EXPECTED))
 }
 
 /// A list with at least one network.
 pub(super) fn networks(item: &Item<'_>, mistakes: &mut Vec<Mistake>) -> Option<Vec<IpNet>> {
-    every(
-        item,
-        "a list of networks such as [192.0.2.0/24]",
-        mistakes,
-        network,
-    )
+    every(item, "a list of networks such as [192.0.2.0/24]", mistakes, network)
 }
 
 /// Reads each element of a list with at least one; `None` when any is wrong.
@@ -157,20 +142,13 @@ pub(super) fn every<'a, T>(
     mistakes: &mut Vec<Mistake>,
     read: impl Fn(&Item<'a>) -> Result<T, Mistake>,
 ) -> Option<Vec<T>> {
-    let elements = item
-        .elements(expected)
-        .map_err(|mistake| mistakes.push(mistake))
-        .ok()?;
+    let elements = item.elements(expected).map_err(|mistake| mistakes.push(mistake)).ok()?;
     let count = elements.len();
     let good: Vec<T> = elements
         .iter()
         .filter_map(|element| read(element).map_err(|mistake| mistakes.push(mistake)).ok())
         .collect();
-    if good.len() == count {
-        Some(good)
-    } else {
-        None
-    }
+    if good.len() == count { Some(good) } else { None }
 }
 
 /// The characters allowed in user names.
@@ -179,14 +157,10 @@ pub(super) fn characters(item: &Item<'_>) -> Result<String, Mistake> {
     let text = item.text(EXPECTED)?;
     // No secrets file can hold a name with a colon, and a control character belongs in no reply.
     match text.chars().find(|c| c.is_control() || *c == ':') {
-        Some(':') => {
-            Err(item.mistake("`:` separates the fields of a secrets file, no name can hold it"))
-        }
+        Some(':') => Err(item.mistake("`:` separates the fields of a secrets file, no name can hold it")),
         Some(control) => {
             let code = u32::from(control);
-            Err(item.mistake(format!(
-                "U+{code:04X} is a control character, no name can hold it"
-            )))
+            Err(item.mistake(format!("U+{code:04X} is a control character, no name can hold it")))
         }
         None => Ok(text.to_owned()),
     }
@@ -205,11 +179,5 @@ pub(super) fn mechanism<M: Copy>(item: &Item<'_>, known: &[(&str, M)]) -> Result
         .iter()
         .find(|(name, _)| name.eq_ignore_ascii_case(text))
         .map(|(_, mechanism)| *mechanism)
-        .ok_or_else(|| {
-            item.mistake(format!(
-                "{}: {}",
-                quoted(text),
-                unknown("mechanism", text, &names)
-            ))
-        })
+        .ok_or_else(|| item.mistake(format!("{}: {}", quoted(text), unknown("mechanism", text, &names))))
 }

@@ -40,19 +40,13 @@ impl CramMd5Key {
         } else {
             key[..bytes.len()].copy_from_slice(bytes);
         }
-        Self {
-            outer: state_after(&key, 0x5c),
-            inner: state_after(&key, 0x36),
-        }
+        Self { outer: state_after(&key, 0x5c), inner: state_after(&key, 0x36) }
     }
 
     /// From the 32 bytes of a `{CRAM-MD5}` verifier.
     #[must_use]
     pub fn from_state(state: &[u8; 2 * HALF]) -> Self {
-        let mut key = Self {
-            outer: Zeroizing::new([0; HALF]),
-            inner: Zeroizing::new([0; HALF]),
-        };
+        let mut key = Self { outer: Zeroizing::new([0; HALF]), inner: Zeroizing::new([0; HALF]) };
         key.outer.copy_from_slice(&state[..HALF]);
         key.inner.copy_from_slice(&state[HALF..]);
         key
@@ -135,22 +129,10 @@ mod tests {
     #[test]
     fn states_are_those_dovecot_stores() {
         for (password, state) in [
-            (
-                "",
-                "00747cf2ffaf11c5ea4a64979c3901fc1d20dee13f480bb598f7d8575b23e61b",
-            ),
-            (
-                "secret",
-                "cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56",
-            ),
-            (
-                "tanstaaftanstaaf",
-                "d06d4e1b26fccaa4b0b61801132340a354b21152711fb604ca3e035e7015116b",
-            ),
-            (
-                &"p".repeat(65),
-                "834bad525baf04b3ba64fe396e36ffe4626b5b60d8ad3aef80f18055322026ce",
-            ),
+            ("", "00747cf2ffaf11c5ea4a64979c3901fc1d20dee13f480bb598f7d8575b23e61b"),
+            ("secret", "cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56"),
+            ("tanstaaftanstaaf", "d06d4e1b26fccaa4b0b61801132340a354b21152711fb604ca3e035e7015116b"),
+            (&"p".repeat(65), "834bad525baf04b3ba64fe396e36ffe4626b5b60d8ad3aef80f18055322026ce"),
         ] {
             assert_eq!(hex(&*key(password).to_state()), state, "{password:?}");
         }
@@ -160,10 +142,7 @@ mod tests {
     fn the_example_of_rfc_2195_is_accepted() {
         let key = key("tanstaaftanstaaf");
         let challenge = b"<1896.697170952@postoffice.reston.mci.net>";
-        assert_eq!(
-            hex(&key.respond(challenge)),
-            "b913a602c7eda7a495b4e6e7334d3890"
-        );
+        assert_eq!(hex(&key.respond(challenge)), "b913a602c7eda7a495b4e6e7334d3890");
         assert!(key.verify(challenge, &key.respond(challenge)).is_some());
     }
 

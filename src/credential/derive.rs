@@ -62,9 +62,7 @@ impl Scheme {
             Self::Argon2i | Self::Argon2id => Some(1..=argon2::MAX_NEW_PASSES),
             Self::Crypt => Some(yescrypt::MIN_COST..=yescrypt::MAX_COST),
             Self::BlfCrypt => Some(bcrypt::MIN_COST..=bcrypt::MAX_COST),
-            Self::Sha256Crypt | Self::Sha512Crypt => {
-                Some(sha_crypt::MIN_ROUNDS..=sha_crypt::MAX_ROUNDS)
-            }
+            Self::Sha256Crypt | Self::Sha512Crypt => Some(sha_crypt::MIN_ROUNDS..=sha_crypt::MAX_ROUNDS),
             Self::Plain | Self::CramMd5 | Self::Ssha256 | Self::Ssha512 => None,
         }
     }
@@ -102,41 +100,18 @@ pub fn derive(
         Scheme::CramMd5 => verifier(&*CramMd5Key::from_password(password).to_state()),
         Scheme::Ssha256 => verifier(&salted::<Sha256>(bytes, salt)),
         Scheme::Ssha512 => verifier(&salted::<Sha512>(bytes, salt)),
-        Scheme::Sha256Crypt => hashed(sha_crypt::make(
-            Variant::Sha256,
-            bytes,
-            salt,
-            cost(SHA_CRYPT_ROUNDS),
-        )),
-        Scheme::Sha512Crypt => hashed(sha_crypt::make(
-            Variant::Sha512,
-            bytes,
-            salt,
-            cost(SHA_CRYPT_ROUNDS),
-        )),
+        Scheme::Sha256Crypt => hashed(sha_crypt::make(Variant::Sha256, bytes, salt, cost(SHA_CRYPT_ROUNDS))),
+        Scheme::Sha512Crypt => hashed(sha_crypt::make(Variant::Sha512, bytes, salt, cost(SHA_CRYPT_ROUNDS))),
         Scheme::BlfCrypt => hashed(bcrypt::make(bytes, salt, cost(BCRYPT_COST))),
         Scheme::Crypt => hashed(yescrypt::make(bytes, salt, cost(YESCRYPT_COST))),
-        Scheme::Argon2i => hashed(argon2::make(
-            Algorithm::Argon2i,
-            bytes,
-            salt,
-            cost(ARGON2I_PASSES),
-        )),
-        Scheme::Argon2id => hashed(argon2::make(
-            Algorithm::Argon2id,
-            bytes,
-            salt,
-            cost(ARGON2ID_PASSES),
-        )),
+        Scheme::Argon2i => hashed(argon2::make(Algorithm::Argon2i, bytes, salt, cost(ARGON2I_PASSES))),
+        Scheme::Argon2id => hashed(argon2::make(Algorithm::Argon2id, bytes, salt, cost(ARGON2ID_PASSES))),
     }
 }
 
 /// The digest of password and salt, followed by the salt.
 fn salted<D: Digest>(password: &[u8], salt: &[u8]) -> Zeroizing<Vec<u8>> {
-    let digest = D::new()
-        .chain_update(password)
-        .chain_update(salt)
-        .finalize();
+    let digest = D::new().chain_update(password).chain_update(salt).finalize();
     let mut data = Zeroizing::new(Vec::with_capacity(digest.len() + salt.len()));
     data.extend_from_slice(&digest);
     data.extend_from_slice(salt);
@@ -145,11 +120,7 @@ fn salted<D: Digest>(password: &[u8], salt: &[u8]) -> Zeroizing<Vec<u8>> {
 
 fn out_of_range(scheme: Scheme) -> DeriveError {
     match scheme.costs() {
-        Some(costs) => DeriveError::CostOutOfRange {
-            scheme,
-            least: *costs.start(),
-            most: *costs.end(),
-        },
+        Some(costs) => DeriveError::CostOutOfRange { scheme, least: *costs.start(), most: *costs.end() },
         None => DeriveError::NoCost { scheme },
     }
 }
@@ -168,17 +139,11 @@ mod tests {
     #[test]
     fn every_scheme_makes_what_it_reads_and_verifies() {
         for &scheme in Scheme::ALL {
-            let made = derive(scheme, &Password::new("p\u{e4}ss"), &SALT, least(scheme))
-                .expect("possible");
+            let made = derive(scheme, &Password::new("p\u{e4}ss"), &SALT, least(scheme)).expect("possible");
             let text = made.encode();
-            let read = Verifier::parse(text.as_bytes())
-                .unwrap_or_else(|error| panic!("{}: {error}", *text));
+            let read = Verifier::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{}: {error}", *text));
             assert_eq!(read.scheme(), scheme);
-            assert!(
-                read.verify(&Password::new("p\u{e4}ss")).is_some(),
-                "{}",
-                *text
-            );
+            assert!(read.verify(&Password::new("p\u{e4}ss")).is_some(), "{}", *text);
             assert!(read.verify(&Password::new("pass")).is_none(), "{}", *text);
         }
     }
@@ -202,30 +167,20 @@ mod tests {
     fn another_salt_makes_another_verifier_where_there_is_a_salt() {
         for &scheme in Scheme::ALL {
             let made = |salt| {
-                derive(scheme, &Password::new("secret"), salt, least(scheme))
-                    .expect("possible")
-                    .encode()
+                derive(scheme, &Password::new("secret"), salt, least(scheme)).expect("possible").encode()
             };
             let salted = !matches!(scheme, Scheme::Plain | Scheme::CramMd5);
-            assert_eq!(
-                *made(&SALT) != *made(b"another salt ..."),
-                salted,
-                "{scheme}"
-            );
+            assert_eq!(*made(&SALT) != *made(b"another salt ..."), salted, "{scheme}");
         }
     }
 
     #[test]
     fn no_scheme_stores_an_impossible_password() {
         for &scheme in Scheme::ALL {
-            let error =
-                |password: &str| derive(scheme, &Password::new(password), &SALT, None).err();
+            let error = |password: &str| derive(scheme, &Password::new(password), &SALT, None).err();
             assert_eq!(error(""), Some(DeriveError::EmptyPassword));
             assert_eq!(error("a\0a"), Some(DeriveError::ImpossiblePassword));
-            assert_eq!(
-                error(&"p".repeat(1025)),
-                Some(DeriveError::ImpossiblePassword)
-            );
+            assert_eq!(error(&"p".repeat(1025)), Some(DeriveError::ImpossiblePassword));
         }
     }
 
@@ -239,9 +194,6 @@ mod tests {
         }
         let range = "the cost of BLF-CRYPT is a number from 4 to 15";
         assert_eq!(out_of_range(Scheme::BlfCrypt).to_string(), range);
-        assert_eq!(
-            out_of_range(Scheme::Plain).to_string(),
-            "PLAIN has no cost to choose"
-        );
+        assert_eq!(out_of_range(Scheme::Plain).to_string(), "PLAIN has no cost to choose");
     }
 }

@@ -63,10 +63,7 @@ struct Buffer {
 
 impl Default for Buffer {
     fn default() -> Self {
-        Self {
-            bytes: [0; MAX_PASSWORD_BYTES],
-            used: 0,
-        }
+        Self { bytes: [0; MAX_PASSWORD_BYTES], used: 0 }
     }
 }
 
@@ -98,9 +95,7 @@ impl Drop for Buffer {
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 /// Lower-case hex digits.

@@ -68,13 +68,12 @@ impl Verifiers {
     /// what a login costs, not who may log in.
     #[must_use]
     pub fn strongest(&self) -> &Verifier {
-        self.others.iter().fold(&self.first, |best, other| {
-            if other.strength() > best.strength() {
-                other
-            } else {
-                best
-            }
-        })
+        self.others.iter().fold(
+            &self.first,
+            |best, other| {
+                if other.strength() > best.strength() { other } else { best }
+            },
+        )
     }
 
     /// The key for CRAM-MD5, if any verifier gives one.
@@ -104,10 +103,7 @@ impl Verifiers {
 
 impl From<Verifier> for Verifiers {
     fn from(only: Verifier) -> Self {
-        Self {
-            first: only,
-            others: Vec::new(),
-        }
+        Self { first: only, others: Vec::new() }
     }
 }
 
@@ -141,8 +137,7 @@ mod tests {
     use super::super::Password;
     use super::*;
 
-    const CRAM_MD5: &str =
-        "{CRAM-MD5}cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56";
+    const CRAM_MD5: &str = "{CRAM-MD5}cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56";
     const SHA512_CRYPT: &str = "{SHA512-CRYPT}$6$0123456789abcdef$8CGkKDSyVpVlVNcs5PssRw/Tb8EgfecuA6D/zsRQFumJaU.s8KgTWWc2HfgkB7h2n1qIKiJFeSyUFrwvhILXy.";
     const SSHA256: &str = "{SSHA256}/Z0pkpAWsb9JVo7KukPokurXiYYQIwyFpQehiwMEOTpTQUxU";
 
@@ -177,10 +172,7 @@ mod tests {
         for (prefix, count) in [
             ("{PLAIN}", 1),
             ("{clear}", 1),
-            (
-                "{SSHA256}/Z0pkpAWsb9JVo7KukPokurXiYYQIwyFpQehiwMEOTpTQUxU;{Cleartext}",
-                2,
-            ),
+            ("{SSHA256}/Z0pkpAWsb9JVo7KukPokurXiYYQIwyFpQehiwMEOTpTQUxU;{Cleartext}", 2),
         ] {
             let verifiers = field(&format!("{prefix}a;{{CRAM-MD5}}b;c;"));
             assert_eq!(schemes(&verifiers).len(), count);
@@ -198,21 +190,12 @@ mod tests {
     #[test]
     fn one_broken_verifier_breaks_the_field() {
         assert_eq!(error(""), VerifierError::NoScheme);
-        assert_eq!(
-            error(&format!("{SSHA256};{{FOO}}x")),
-            VerifierError::UnknownScheme("FOO".to_owned())
-        );
+        assert_eq!(error(&format!("{SSHA256};{{FOO}}x")), VerifierError::UnknownScheme("FOO".to_owned()));
         let scheme = Scheme::Plain;
-        assert_eq!(
-            error(&format!("{SSHA256};{{PLAIN}}")),
-            VerifierError::Empty { scheme }
-        );
+        assert_eq!(error(&format!("{SSHA256};{{PLAIN}}")), VerifierError::Empty { scheme });
         let scheme = Scheme::Ssha256;
         for garbage in [";", ";x", " "] {
-            let expected = VerifierError::BadEncoding {
-                scheme,
-                encoding: "base64",
-            };
+            let expected = VerifierError::BadEncoding { scheme, encoding: "base64" };
             assert_eq!(error(&format!("{SSHA256}{garbage}")), expected);
         }
     }
@@ -221,10 +204,7 @@ mod tests {
     fn two_verifiers_of_one_scheme_are_refused_under_any_of_its_names() {
         let hmac_md5 = CRAM_MD5.replacen("CRAM", "hmac", 1);
         let scheme = Scheme::CramMd5;
-        assert_eq!(
-            error(&format!("{CRAM_MD5};{hmac_md5}")),
-            VerifierError::Twice { scheme }
-        );
+        assert_eq!(error(&format!("{CRAM_MD5};{hmac_md5}")), VerifierError::Twice { scheme });
     }
 
     #[test]
@@ -242,10 +222,7 @@ mod tests {
             "{ARGON2I}$argon2id$v=19$m=65536,t=3,p=1$NjZziHSZ9CnOWug0mMSJiQ$lHxvnCzhfgYlq/hJlc3asWXXF1bLYZ5xutdaIvuuwRs",
         ];
         let strengths = ascending.map(|text| field(text).strongest().strength());
-        assert!(
-            strengths.is_sorted_by(|weaker, stronger| weaker < stronger),
-            "{strengths:?}"
-        );
+        assert!(strengths.is_sorted_by(|weaker, stronger| weaker < stronger), "{strengths:?}");
     }
 
     #[test]
@@ -256,10 +233,7 @@ mod tests {
             assert_eq!(verifiers.add(verifier), Ok(()));
         }
         let written = verifiers.encode();
-        assert_eq!(
-            *written,
-            format!("{CRAM_MD5};{SSHA256};{SHA512_CRYPT};{{PLAIN}}a;{{b")
-        );
+        assert_eq!(*written, format!("{CRAM_MD5};{SSHA256};{SHA512_CRYPT};{{PLAIN}}a;{{b"));
         assert_eq!(schemes(&field(&written)).len(), 4);
     }
 
@@ -274,13 +248,7 @@ mod tests {
     #[test]
     fn debug_shows_schemes_only() {
         let shown = format!("{:?}", field(&format!("{SSHA256};{{PLAIN}}secret")));
-        assert!(
-            shown.contains("{SSHA256}") && shown.contains("{PLAIN}"),
-            "{shown}"
-        );
-        assert!(
-            !shown.contains("secret") && !shown.contains("Z0pk"),
-            "{shown}"
-        );
+        assert!(shown.contains("{SSHA256}") && shown.contains("{PLAIN}"), "{shown}");
+        assert!(!shown.contains("secret") && !shown.contains("Z0pk"), "{shown}");
     }
 }

@@ -47,11 +47,8 @@ pub enum Cost {
 }
 
 /// Other names for the same thing.
-const ALIASES: &[(&str, Scheme)] = &[
-    ("CLEARTEXT", Scheme::Plain),
-    ("CLEAR", Scheme::Plain),
-    ("HMAC-MD5", Scheme::CramMd5),
-];
+const ALIASES: &[(&str, Scheme)] =
+    &[("CLEARTEXT", Scheme::Plain), ("CLEAR", Scheme::Plain), ("HMAC-MD5", Scheme::CramMd5)];
 
 impl Scheme {
     /// All schemes, what new passwords should use first.
@@ -135,8 +132,7 @@ impl FromStr for Scheme {
     type Err = VerifierError;
 
     fn from_str(name: &str) -> Result<Self, VerifierError> {
-        Self::from_name(name.as_bytes())
-            .ok_or_else(|| VerifierError::UnknownScheme(name.to_owned()))
+        Self::from_name(name.as_bytes()).ok_or_else(|| VerifierError::UnknownScheme(name.to_owned()))
     }
 }
 
@@ -150,10 +146,7 @@ pub(super) struct Prefixed<'a> {
 impl<'a> Prefixed<'a> {
     pub(super) fn parse(text: &'a [u8]) -> Result<Self, VerifierError> {
         let inside = text.strip_prefix(b"{").ok_or(VerifierError::NoScheme)?;
-        let end = inside
-            .iter()
-            .position(|&byte| byte == b'}')
-            .ok_or(VerifierError::UnclosedScheme)?;
+        let end = inside.iter().position(|&byte| byte == b'}').ok_or(VerifierError::UnclosedScheme)?;
         let (name, data) = (&inside[..end], &inside[end + 1..]);
         let name = showable(name).ok_or(VerifierError::NoScheme)?;
         let (name, suffix) = match name.split_once('.') {
@@ -162,19 +155,11 @@ impl<'a> Prefixed<'a> {
         };
         let scheme: Scheme = name.parse()?;
         let encoding = match suffix {
-            Some(suffix) => Encoding::from_suffix(suffix.as_bytes()).ok_or_else(|| {
-                VerifierError::UnknownEncoding {
-                    scheme,
-                    encoding: suffix.to_owned(),
-                }
-            })?,
+            Some(suffix) => Encoding::from_suffix(suffix.as_bytes())
+                .ok_or_else(|| VerifierError::UnknownEncoding { scheme, encoding: suffix.to_owned() })?,
             None => scheme.encoding_of(data),
         };
-        Ok(Self {
-            scheme,
-            encoding,
-            data,
-        })
+        Ok(Self { scheme, encoding, data })
     }
 
     /// Whether the data goes on to the end of the field, whatever characters follow.
@@ -186,14 +171,8 @@ impl<'a> Prefixed<'a> {
 /// The text, if it can be a name.
 fn showable(name: &[u8]) -> Option<&str> {
     let is_name = (1..=MAX_NAME_BYTES).contains(&name.len())
-        && name
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte));
-    if is_name {
-        str::from_utf8(name).ok()
-    } else {
-        None
-    }
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte));
+    if is_name { str::from_utf8(name).ok() } else { None }
 }
 
 #[cfg(test)]
@@ -204,21 +183,16 @@ mod tests {
     fn every_scheme_is_found_by_its_own_name_in_any_case() {
         for &scheme in Scheme::ALL {
             let name = scheme.name();
-            assert_eq!(
-                Scheme::from_name(name.to_ascii_lowercase().as_bytes()),
-                Some(scheme)
-            );
+            assert_eq!(Scheme::from_name(name.to_ascii_lowercase().as_bytes()), Some(scheme));
             assert_eq!(name.parse::<Scheme>(), Ok(scheme));
         }
     }
 
     #[test]
     fn dovecots_aliases_are_known() {
-        for (alias, scheme) in [
-            ("clear", Scheme::Plain),
-            ("Cleartext", Scheme::Plain),
-            ("hmac-md5", Scheme::CramMd5),
-        ] {
+        for (alias, scheme) in
+            [("clear", Scheme::Plain), ("Cleartext", Scheme::Plain), ("hmac-md5", Scheme::CramMd5)]
+        {
             assert_eq!(Scheme::from_name(alias.as_bytes()), Some(scheme));
         }
     }

@@ -21,8 +21,8 @@ const CRAM_MD5_STATE_BYTES: usize = 32;
 
 /// The `{CRAM-MD5}` state of the empty password: to store it is to store nothing.
 const CRAM_MD5_STATE_OF_NOTHING: [u8; CRAM_MD5_STATE_BYTES] = [
-    0x00, 0x74, 0x7c, 0xf2, 0xff, 0xaf, 0x11, 0xc5, 0xea, 0x4a, 0x64, 0x97, 0x9c, 0x39, 0x01, 0xfc,
-    0x1d, 0x20, 0xde, 0xe1, 0x3f, 0x48, 0x0b, 0xb5, 0x98, 0xf7, 0xd8, 0x57, 0x5b, 0x23, 0xe6, 0x1b,
+    0x00, 0x74, 0x7c, 0xf2, 0xff, 0xaf, 0x11, 0xc5, 0xea, 0x4a, 0x64, 0x97, 0x9c, 0x39, 0x01, 0xfc, 0x1d,
+    0x20, 0xde, 0xe1, 0x3f, 0x48, 0x0b, 0xb5, 0x98, 0xf7, 0xd8, 0x57, 0x5b, 0x23, 0xe6, 0x1b,
 ];
 
 /// What is stored for a user in one scheme. Wiped on drop.
@@ -51,10 +51,7 @@ impl Verifier {
 
     /// Of data that is valid for the scheme.
     pub(super) fn new(scheme: Scheme, data: &[u8]) -> Self {
-        Self {
-            scheme,
-            data: Zeroizing::new(Box::from(data)),
-        }
+        Self { scheme, data: Zeroizing::new(Box::from(data)) }
     }
 
     /// The scheme as written; what a `CRYPT` holds is not told apart.
@@ -160,41 +157,25 @@ impl fmt::Debug for Verifier {
 }
 
 fn read<T>(text: &[u8], keep: impl FnOnce(Scheme, &[u8]) -> T) -> Result<T, VerifierError> {
-    let Prefixed {
-        scheme,
-        encoding,
-        data,
-    } = Prefixed::parse(text)?;
+    let Prefixed { scheme, encoding, data } = Prefixed::parse(text)?;
     encoding
-        .decode(data, |data| {
-            validate(scheme, data).map(|()| keep(scheme, data))
-        })
-        .unwrap_or(Err(VerifierError::BadEncoding {
-            scheme,
-            encoding: encoding.name(),
-        }))
+        .decode(data, |data| validate(scheme, data).map(|()| keep(scheme, data)))
+        .unwrap_or(Err(VerifierError::BadEncoding { scheme, encoding: encoding.name() }))
 }
 
 fn validate(scheme: Scheme, data: &[u8]) -> Result<(), VerifierError> {
     if data.is_empty() {
         return Err(VerifierError::Empty { scheme });
     }
-    let wrong_length = |expected| VerifierError::BadLength {
-        scheme,
-        expected,
-        found: data.len(),
-    };
+    let wrong_length = |expected| VerifierError::BadLength { scheme, expected, found: data.len() };
     match scheme {
         Scheme::Plain if data.len() > MAX_PASSWORD_BYTES => Err(wrong_length("at most 1024")),
         // No password that is offered has one, but HMAC pads with them: NULs alone would be the empty password.
-        Scheme::Plain if data.contains(&0) => Err(VerifierError::Unusable {
-            scheme,
-            flaw: Flaw::Unsupported("a NUL in a password"),
-        }),
-        Scheme::CramMd5 if data.len() != CRAM_MD5_STATE_BYTES => Err(wrong_length("32")),
-        Scheme::CramMd5 if data == CRAM_MD5_STATE_OF_NOTHING => {
-            Err(VerifierError::Empty { scheme })
+        Scheme::Plain if data.contains(&0) => {
+            Err(VerifierError::Unusable { scheme, flaw: Flaw::Unsupported("a NUL in a password") })
         }
+        Scheme::CramMd5 if data.len() != CRAM_MD5_STATE_BYTES => Err(wrong_length("32")),
+        Scheme::CramMd5 if data == CRAM_MD5_STATE_OF_NOTHING => Err(VerifierError::Empty { scheme }),
         Scheme::Ssha256 if data.len() <= 32 => Err(wrong_length("more than 32")),
         Scheme::Ssha512 if data.len() <= 64 => Err(wrong_length("more than 64")),
         Scheme::Plain | Scheme::CramMd5 | Scheme::Ssha256 | Scheme::Ssha512 => Ok(()),
@@ -208,10 +189,7 @@ fn validate(scheme: Scheme, data: &[u8]) -> Result<(), VerifierError> {
 /// The digest of password and salt, followed by the salt.
 fn salted_matches<D: Digest>(data: &[u8], password: &[u8]) -> Choice {
     let (digest, salt) = data.split_at(<D as Digest>::output_size());
-    let computed = D::new()
-        .chain_update(password)
-        .chain_update(salt)
-        .finalize();
+    let computed = D::new().chain_update(password).chain_update(salt).finalize();
     computed.ct_eq(digest)
 }
 
@@ -272,14 +250,7 @@ mod tests {
         for text in SECRET {
             let verifier = verifier(text);
             assert!(accepts(&verifier, "secret"), "{text}");
-            for wrong in [
-                "",
-                "Secret",
-                "secre",
-                "secrets",
-                "secret\0",
-                "{PLAIN}secret",
-            ] {
+            for wrong in ["", "Secret", "secre", "secrets", "secret\0", "{PLAIN}secret"] {
                 assert!(!accepts(&verifier, wrong), "{text} with {wrong:?}");
             }
         }
@@ -306,10 +277,7 @@ mod tests {
             ("{PLAIN}", Scheme::Plain),
             ("{PLAIN.b64}", Scheme::Plain),
             ("{CRAM-MD5}", Scheme::CramMd5),
-            (
-                "{CRAM-MD5}00747cf2ffaf11c5ea4a64979c3901fc1d20dee13f480bb598f7d8575b23e61b",
-                Scheme::CramMd5,
-            ),
+            ("{CRAM-MD5}00747cf2ffaf11c5ea4a64979c3901fc1d20dee13f480bb598f7d8575b23e61b", Scheme::CramMd5),
             ("{SSHA512}", Scheme::Ssha512),
             ("{CRYPT}", Scheme::Crypt),
             ("{ARGON2ID}", Scheme::Argon2id),
@@ -324,27 +292,16 @@ mod tests {
         assert_eq!(error("secret"), VerifierError::NoScheme);
         assert_eq!(error("$6$salt$hash"), VerifierError::NoScheme);
         assert_eq!(error("{PLAIN"), VerifierError::UnclosedScheme);
-        assert_eq!(
-            error("{FOO}x"),
-            VerifierError::UnknownScheme("FOO".to_owned())
-        );
+        assert_eq!(error("{FOO}x"), VerifierError::UnknownScheme("FOO".to_owned()));
         assert_eq!(
             error("{PLAIN.rot13}x"),
-            VerifierError::UnknownEncoding {
-                scheme: Scheme::Plain,
-                encoding: "rot13".to_owned()
-            }
+            VerifierError::UnknownEncoding { scheme: Scheme::Plain, encoding: "rot13".to_owned() }
         );
     }
 
     #[test]
     fn braces_around_anything_but_a_name_are_not_quoted() {
-        for password in [
-            "{my pass word}x",
-            "{}x",
-            "{p\u{e4}ss}x",
-            &format!("{{{}}}x", "a".repeat(40)),
-        ] {
+        for password in ["{my pass word}x", "{}x", "{p\u{e4}ss}x", &format!("{{{}}}x", "a".repeat(40))] {
             assert_eq!(error(password), VerifierError::NoScheme, "{password}");
         }
     }
@@ -353,40 +310,19 @@ mod tests {
     fn data_of_wrong_length_or_content_is_refused_without_being_quoted() {
         let digits = "cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56";
         for (text, message) in [
-            (
-                format!("{{CRAM-MD5}}{}", &digits[1..]),
-                "CRAM-MD5: not valid base64",
-            ),
-            (
-                format!("{{CRAM-MD5}}{digits}a"),
-                "CRAM-MD5: not valid base64",
-            ),
-            (
-                format!("{{CRAM-MD5}}g{}", &digits[1..]),
-                "CRAM-MD5: not valid hex",
-            ),
-            (
-                format!("{{CRAM-MD5.hex}}{}", &digits[2..]),
-                "CRAM-MD5: 31 bytes where 32 are expected",
-            ),
-            (
-                format!("{{CRAM-MD5}}{digits} "),
-                "CRAM-MD5: not valid base64",
-            ),
-            (
-                "{PLAIN.hex}00".to_owned(),
-                "PLAIN: a NUL in a password is not supported",
-            ),
+            (format!("{{CRAM-MD5}}{}", &digits[1..]), "CRAM-MD5: not valid base64"),
+            (format!("{{CRAM-MD5}}{digits}a"), "CRAM-MD5: not valid base64"),
+            (format!("{{CRAM-MD5}}g{}", &digits[1..]), "CRAM-MD5: not valid hex"),
+            (format!("{{CRAM-MD5.hex}}{}", &digits[2..]), "CRAM-MD5: 31 bytes where 32 are expected"),
+            (format!("{{CRAM-MD5}}{digits} "), "CRAM-MD5: not valid base64"),
+            ("{PLAIN.hex}00".to_owned(), "PLAIN: a NUL in a password is not supported"),
             ("{PLAIN.hex}7".to_owned(), "PLAIN: not valid hex"),
             ("{PLAIN.b64}c2VjcmV0 ".to_owned(), "PLAIN: not valid base64"),
             (
                 "{SSHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=".to_owned(),
                 "SSHA256: 32 bytes where more than 32 are expected",
             ),
-            (
-                format!("{{PLAIN}}{}", "p".repeat(1025)),
-                "PLAIN: 1025 bytes where at most 1024 are expected",
-            ),
+            (format!("{{PLAIN}}{}", "p".repeat(1025)), "PLAIN: 1025 bytes where at most 1024 are expected"),
         ] {
             assert_eq!(error(&text).to_string(), message, "{text}");
         }
@@ -394,10 +330,7 @@ mod tests {
 
     #[test]
     fn debug_shows_the_scheme_only() {
-        assert_eq!(
-            format!("{:?}", verifier("{clear}secret")),
-            "Verifier({PLAIN}***)"
-        );
+        assert_eq!(format!("{:?}", verifier("{clear}secret")), "Verifier({PLAIN}***)");
     }
 
     #[test]

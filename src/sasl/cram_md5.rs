@@ -7,8 +7,8 @@
 //! An unknown user is challenged and checked like any other, against a verifier that nobody knows the password of.
 
 use super::{
-    Authenticated, AwaitingAnswer, AwaitingResponse, Context, CramMd5Credential, Failure, Name,
-    Question, Refusal, Step,
+    Authenticated, AwaitingAnswer, AwaitingResponse, Context, CramMd5Credential, Failure, Name, Question,
+    Refusal, Step,
 };
 use std::io::Write as _;
 
@@ -34,25 +34,15 @@ pub(super) fn start(
     }
     let seed = seed();
     let state = ExpectResponse { seed };
-    Step::Challenge(
-        challenge(&seed, context.host),
-        AwaitingResponse::CramMd5(state),
-    )
+    Step::Challenge(challenge(&seed, context.host), AwaitingResponse::CramMd5(state))
 }
 
 /// The challenge of this seed, in the form of an RFC 822 `msg-id`, under 350 bytes.
 fn challenge(seed: &Seed, host: &str) -> Vec<u8> {
-    let host = host
-        .bytes()
-        .filter(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(byte));
+    let host = host.bytes().filter(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(byte));
     let mut challenge = Vec::with_capacity(96);
-    write!(
-        challenge,
-        "<{}.{}@",
-        u128::from_be_bytes(seed.random),
-        seed.unix_seconds
-    )
-    .expect("writing into a Vec does not fail");
+    write!(challenge, "<{}.{}@", u128::from_be_bytes(seed.random), seed.unix_seconds)
+        .expect("writing into a Vec does not fail");
     challenge.extend(host.take(MAX_HOST_BYTES));
     challenge.push(b'>');
     challenge
@@ -75,14 +65,7 @@ impl ExpectResponse {
         };
         let challenge = challenge(&self.seed, context.host);
         let question = Question::LookupCramMd5(name.clone());
-        Step::Ask(
-            question,
-            AwaitingAnswer::CramMd5(ExpectCredential {
-                name,
-                challenge,
-                digest,
-            }),
-        )
+        Step::Ask(question, AwaitingAnswer::CramMd5(ExpectCredential { name, challenge, digest }))
     }
 }
 
@@ -95,11 +78,7 @@ fn parse(response: &[u8]) -> Option<(&[u8], [u8; 16])> {
     }
     let mut digest = [0; 16];
     for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
-        let nibble = |digit: u8| {
-            char::from(digit)
-                .to_digit(16)
-                .and_then(|nibble| u8::try_from(nibble).ok())
-        };
+        let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|nibble| u8::try_from(nibble).ok());
         *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
     }
     Some((name, digest))
@@ -134,10 +113,7 @@ mod tests {
     use crate::credential::{CramMd5Key, Password};
     use crate::sasl::{Claimed, NameRules};
 
-    const SEED: Seed = Seed {
-        random: [7; 16],
-        unix_seconds: 1_700_000_000,
-    };
+    const SEED: Seed = Seed { random: [7; 16], unix_seconds: 1_700_000_000 };
 
     fn challenged(rules: &NameRules) -> (Vec<u8>, AwaitingResponse) {
         match start(None, &context(rules), || SEED) {
@@ -147,17 +123,11 @@ mod tests {
     }
 
     fn context(rules: &NameRules) -> Context<'_> {
-        Context {
-            names: rules,
-            host: "mail.example.com",
-        }
+        Context { names: rules, host: "mail.example.com" }
     }
 
     fn credential(refusal: Option<Refusal>) -> CramMd5Credential {
-        CramMd5Credential {
-            key: CramMd5Key::from_password(&Password::new(*b"secret")),
-            refusal,
-        }
+        CramMd5Credential { key: CramMd5Key::from_password(&Password::new(*b"secret")), refusal }
     }
 
     fn response(challenge: &[u8], upper: bool) -> Vec<u8> {
@@ -177,9 +147,7 @@ mod tests {
                 panic!("no question");
             };
             assert_eq!(name.as_str(), "alice");
-            let AwaitingAnswer::CramMd5(state) = state else {
-                panic!("{state:?}")
-            };
+            let AwaitingAnswer::CramMd5(state) = state else { panic!("{state:?}") };
             assert!(matches!(state.resume(&credential(None)), Step::Success(_)));
         }
     }
@@ -229,23 +197,14 @@ mod tests {
     #[test]
     fn the_last_space_divides() {
         let response = format!("john doe {}", "ab".repeat(16));
-        assert_eq!(
-            parse(response.as_bytes()),
-            Some((&b"john doe"[..], [0xab; 16]))
-        );
+        assert_eq!(parse(response.as_bytes()), Some((&b"john doe"[..], [0xab; 16])));
     }
 
     #[test]
     fn only_an_empty_initial_response_is_taken() {
         let rules = NameRules::default();
-        assert!(matches!(
-            start(Some(b""), &context(&rules), || SEED),
-            Step::Challenge(..)
-        ));
-        assert!(matches!(
-            start(Some(b"x"), &context(&rules), || SEED),
-            Step::Failure(_)
-        ));
+        assert!(matches!(start(Some(b""), &context(&rules), || SEED), Step::Challenge(..)));
+        assert!(matches!(start(Some(b"x"), &context(&rules), || SEED), Step::Failure(_)));
     }
 
     #[test]
@@ -253,14 +212,8 @@ mod tests {
         let long = "h".repeat(300);
         for host in ["a>b c@d", long.as_str(), ""] {
             let challenge = String::from_utf8(challenge(&SEED, host)).unwrap();
-            assert!(
-                challenge.starts_with('<') && challenge.ends_with('>') && challenge.len() < 350
-            );
-            assert_eq!(
-                challenge.matches(['<', '>', '@', ' ']).count(),
-                3,
-                "{challenge}"
-            );
+            assert!(challenge.starts_with('<') && challenge.ends_with('>') && challenge.len() < 350);
+            assert_eq!(challenge.matches(['<', '>', '@', ' ']).count(), 3, "{challenge}");
         }
     }
 }

@@ -13,8 +13,7 @@ use thiserror::Error;
 pub const MAX_NAME_BYTES: usize = 255;
 
 /// Dovecot's default set of characters in a user name.
-pub const DEFAULT_CHARACTERS: &str =
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_@";
+pub const DEFAULT_CHARACTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_@";
 
 /// A user's name in canonical form: 1 to [`MAX_NAME_BYTES`] bytes of UTF-8 without control characters.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -76,11 +75,7 @@ impl NameRules {
             *allowed_here = listed && !character.is_ascii_control();
         }
         beyond_ascii |= !allowed.is_ascii();
-        Self {
-            ascii,
-            beyond_ascii,
-            lowercase,
-        }
+        Self { ascii, beyond_ascii, lowercase }
     }
 
     /// The canonical form of a name.
@@ -125,8 +120,7 @@ impl NameRules {
 #[must_use]
 pub(super) fn printable(typed: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(typed).ok()?;
-    let shown =
-        !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.chars().any(char::is_control);
+    let shown = !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.chars().any(char::is_control);
     shown.then_some(text)
 }
 
@@ -138,17 +132,8 @@ mod tests {
     #[test]
     fn capitals_fold_in_ascii_only() {
         let rules = NameRules::new("", true);
-        assert_eq!(
-            rules
-                .canonical("Alice@EXAMPLE.com".as_bytes())
-                .unwrap()
-                .as_str(),
-            "alice@example.com"
-        );
-        assert_eq!(
-            rules.canonical("JOSÉ İ".as_bytes()).unwrap().as_str(),
-            "josÉ İ"
-        );
+        assert_eq!(rules.canonical("Alice@EXAMPLE.com".as_bytes()).unwrap().as_str(), "alice@example.com");
+        assert_eq!(rules.canonical("JOSÉ İ".as_bytes()).unwrap().as_str(), "josÉ İ");
         let exact = NameRules::new(DEFAULT_CHARACTERS, false);
         assert_eq!(exact.canonical(b"Alice").unwrap().as_str(), "Alice");
     }
@@ -156,21 +141,8 @@ mod tests {
     #[test]
     fn only_listed_characters_are_names() {
         let rules = NameRules::default();
-        for bad in [
-            "al ice",
-            "alice+x",
-            "a/b",
-            "../x",
-            "ali\u{e9}",
-            "a\tb",
-            "a\u{7f}",
-            "a:b",
-        ] {
-            assert_eq!(
-                rules.canonical(bad.as_bytes()),
-                Err(NameError::Character),
-                "{bad:?}"
-            );
+        for bad in ["al ice", "alice+x", "a/b", "../x", "ali\u{e9}", "a\tb", "a\u{7f}", "a:b"] {
+            assert_eq!(rules.canonical(bad.as_bytes()), Err(NameError::Character), "{bad:?}");
         }
         assert_eq!(rules.canonical(b"ali\xff"), Err(NameError::Character));
         assert_eq!(rules.canonical(b""), Err(NameError::Empty));
@@ -180,10 +152,7 @@ mod tests {
     fn length_is_counted_in_bytes() {
         let rules = NameRules::default();
         assert!(rules.canonical(&[b'a'; MAX_NAME_BYTES]).is_ok());
-        assert_eq!(
-            rules.canonical(&[b'a'; MAX_NAME_BYTES + 1]),
-            Err(NameError::TooLong)
-        );
+        assert_eq!(rules.canonical(&[b'a'; MAX_NAME_BYTES + 1]), Err(NameError::TooLong));
     }
 
     #[test]

@@ -13,10 +13,7 @@ pub(super) fn start(initial_response: Option<&[u8]>, context: &Context<'_>) -> S
     let state = ExpectUsername(());
     match initial_response {
         Some(name) if !name.is_empty() => state.respond(name, context),
-        _ => Step::Challenge(
-            USERNAME_PROMPT.to_vec(),
-            AwaitingResponse::LoginUsername(state),
-        ),
+        _ => Step::Challenge(USERNAME_PROMPT.to_vec(), AwaitingResponse::LoginUsername(state)),
     }
 }
 
@@ -62,18 +59,13 @@ mod tests {
     use crate::sasl::{NameRules, Question};
 
     fn context(rules: &NameRules) -> Context<'_> {
-        Context {
-            names: rules,
-            host: "h",
-        }
+        Context { names: rules, host: "h" }
     }
 
     #[test]
     fn name_and_password_are_prompted_for() {
         let rules = NameRules::default();
-        let Step::Challenge(prompt, state) = start(None, &context(&rules)) else {
-            panic!("no prompt")
-        };
+        let Step::Challenge(prompt, state) = start(None, &context(&rules)) else { panic!("no prompt") };
         assert_eq!(prompt, b"Username:");
         let Step::Challenge(prompt, state) = state.respond(b"ALICE", &context(&rules)) else {
             panic!("no prompt")
@@ -81,10 +73,7 @@ mod tests {
         assert_eq!(prompt, b"Password:");
         match state.respond(b"secret", &context(&rules)) {
             Step::Ask(Question::VerifyPassword(name, password), _) => {
-                assert_eq!(
-                    (name.as_str(), password.as_bytes()),
-                    ("alice", &b"secret"[..])
-                );
+                assert_eq!((name.as_str(), password.as_bytes()), ("alice", &b"secret"[..]));
             }
             other => panic!("{other:?}"),
         }
@@ -104,25 +93,15 @@ mod tests {
     #[test]
     fn a_name_nobody_can_have_is_refused_before_the_password() {
         let rules = NameRules::default();
-        let Step::Challenge(_, state) = start(None, &context(&rules)) else {
-            panic!("no prompt")
-        };
-        assert!(matches!(
-            state.respond(b"", &context(&rules)),
-            Step::Failure(_)
-        ));
-        assert!(matches!(
-            start(Some(b"\0alice\0secret"), &context(&rules)),
-            Step::Failure(_)
-        ));
+        let Step::Challenge(_, state) = start(None, &context(&rules)) else { panic!("no prompt") };
+        assert!(matches!(state.respond(b"", &context(&rules)), Step::Failure(_)));
+        assert!(matches!(start(Some(b"\0alice\0secret"), &context(&rules)), Step::Failure(_)));
     }
 
     #[test]
     fn a_nul_in_the_password_is_malformed() {
         let rules = NameRules::default();
-        let Step::Challenge(_, state) = start(Some(b"alice"), &context(&rules)) else {
-            panic!("no prompt")
-        };
+        let Step::Challenge(_, state) = start(Some(b"alice"), &context(&rules)) else { panic!("no prompt") };
         match state.respond(b"sec\0ret", &context(&rules)) {
             Step::Failure(failure) => assert_eq!(failure.refusal, Refusal::Malformed),
             other => panic!("{other:?}"),

@@ -56,10 +56,7 @@ impl Mechanism {
     /// The mechanism of this name, in any case.
     #[must_use]
     pub fn from_name(name: &[u8]) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|mechanism| mechanism.name().as_bytes().eq_ignore_ascii_case(name))
+        Self::ALL.iter().copied().find(|mechanism| mechanism.name().as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// Whether the password itself crosses the wire.
@@ -95,7 +92,7 @@ impl Mechanism {
 
 impl fmt::Display for Mechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.pad(self.name())
     }
 }
 
@@ -304,25 +301,16 @@ impl Claimed {
 
 impl Failure {
     fn of(name: &Name, refusal: Refusal) -> Self {
-        Self {
-            claimed: Claimed::Name(name.clone()),
-            refusal,
-        }
+        Self { claimed: Claimed::Name(name.clone()), refusal }
     }
 
     fn nameless(refusal: Refusal) -> Self {
-        Self {
-            claimed: Claimed::Nobody,
-            refusal,
-        }
+        Self { claimed: Claimed::Nobody, refusal }
     }
 
     fn name_refused(typed: &[u8], error: NameError) -> Self {
         let shown = &typed[..typed.len().min(identity::MAX_NAME_BYTES + 1)];
-        Self {
-            claimed: Claimed::Typed(shown.into()),
-            refusal: Refusal::Name(error),
-        }
+        Self { claimed: Claimed::Typed(shown.into()), refusal: Refusal::Name(error) }
     }
 }
 

@@ -33,10 +33,7 @@ impl ExpectMessage {
         };
         let same_user = authzid.is_empty()
             || authzid == authcid
-            || context
-                .names
-                .canonical(authzid)
-                .is_ok_and(|authzid| authzid == name);
+            || context.names.canonical(authzid).is_ok_and(|authzid| authzid == name);
         if !same_user {
             return Failure::of(&name, Refusal::Authzid).into();
         }
@@ -50,21 +47,12 @@ mod tests {
     use crate::sasl::{NameRules, Question, identity::NameError};
 
     fn step(message: Option<&[u8]>) -> Step {
-        start(
-            message,
-            &Context {
-                names: &NameRules::default(),
-                host: "h",
-            },
-        )
+        start(message, &Context { names: &NameRules::default(), host: "h" })
     }
 
     fn refusal(message: &[u8]) -> (Option<String>, Refusal) {
         match step(Some(message)) {
-            Step::Failure(failure) => (
-                failure.claimed.printable().map(String::from),
-                failure.refusal,
-            ),
+            Step::Failure(failure) => (failure.claimed.printable().map(String::from), failure.refusal),
             other => panic!("{other:?}"),
         }
     }
@@ -76,11 +64,7 @@ mod tests {
 
     #[test]
     fn the_authzid_is_empty_or_the_same_user() {
-        for message in [
-            &b"\0Alice\0secret"[..],
-            b"alice\0Alice\0secret",
-            b"ALICE\0alice\0secret",
-        ] {
+        for message in [&b"\0Alice\0secret"[..], b"alice\0Alice\0secret", b"ALICE\0alice\0secret"] {
             match step(Some(message)) {
                 Step::Ask(Question::VerifyPassword(name, password), _) => {
                     assert_eq!(name.as_str(), "alice");
@@ -89,35 +73,20 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(
-            refusal(b"bob\0alice\0secret"),
-            (Some("alice".into()), Refusal::Authzid)
-        );
+        assert_eq!(refusal(b"bob\0alice\0secret"), (Some("alice".into()), Refusal::Authzid));
     }
 
     #[test]
     fn anything_but_two_nuls_is_malformed() {
-        for message in [
-            &b""[..],
-            b"alice",
-            b"\0alice",
-            b"\0alice\0secret\0",
-            b"\0a\0b\0c",
-        ] {
+        for message in [&b""[..], b"alice", b"\0alice", b"\0alice\0secret\0", b"\0a\0b\0c"] {
             assert_eq!(refusal(message), (None, Refusal::Malformed), "{message:?}");
         }
     }
 
     #[test]
     fn a_name_without_a_password_is_refused_without_asking() {
-        assert_eq!(
-            refusal(b"\0alice\0"),
-            (Some("alice".into()), Refusal::EmptyPassword)
-        );
-        assert_eq!(
-            refusal(b"\0\0secret"),
-            (None, Refusal::Name(NameError::Empty))
-        );
+        assert_eq!(refusal(b"\0alice\0"), (Some("alice".into()), Refusal::EmptyPassword));
+        assert_eq!(refusal(b"\0\0secret"), (None, Refusal::Name(NameError::Empty)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table;
-use memchr::{memchr, memchr2, memchr_iter, memrchr};
+use memchr::{memchr, memchr_iter, memchr2, memrchr};
 use zeroize::Zeroizing;
 
 use super::format::{self, BOM, LineError, Terms, check_name, parse_terms};
@@ -161,8 +161,7 @@ impl Secrets {
     pub fn decoy(&self, name: &str) -> Option<Entry> {
         let share = (HASHER.hash_one(name.as_bytes()) >> 32) * self.end as u64;
         let at = usize::try_from(share >> 32).unwrap_or_default();
-        let nearest =
-            memrchr(b'\n', &self.blob[..at]).map_or(0, |newline| newline + 1);
+        let nearest = memrchr(b'\n', &self.blob[..at]).map_or(0, |newline| newline + 1);
         let starts = core::iter::successors(Some(nearest), |start| {
             let next = start + line_length(&self.blob[*start..self.end]) + 1;
             Some(if next < self.end { next } else { 0 })
@@ -321,7 +320,12 @@ fn name_at(blob: &[u8], start: u32) -> &[u8] {
 /// How many lines are entries: a little too many if some are broken.
 fn count_entries(lines: &[u8]) -> usize {
     let next_bytes = memchr_iter(b'\n', lines).filter_map(|newline| lines.get(newline + 1));
-    lines.first().into_iter().chain(next_bytes).filter(|byte| !matches!(byte, b'\n' | b'\r' | b'#' | b':')).count()
+    lines
+        .first()
+        .into_iter()
+        .chain(next_bytes)
+        .filter(|byte| !matches!(byte, b'\n' | b'\r' | b'#' | b':'))
+        .count()
 }
 
 #[cfg(test)]

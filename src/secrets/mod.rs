@@ -25,7 +25,9 @@ use crate::credential::Verifiers;
 pub use edit::{EditError, SecretsEditor};
 pub use format::{NameError, check_name};
 pub use index::{Problem, Problems, Secrets};
-pub use load::{Fingerprint, Insecurity, LoadError, LoadOptions, Loaded, Trust, check_access, fingerprint, load};
+pub use load::{
+    Fingerprint, Insecurity, LoadError, LoadOptions, Loaded, Trust, check_access, fingerprint, load,
+};
 pub use nets::{Net, NetError};
 pub use store::{LOCK_WAIT, Missing, StoreError, edit, has_user};
 
@@ -103,7 +105,9 @@ impl fmt::Display for Closed {
             Self::NoPassword => f.write_str("no password is stored"),
             Self::Nologin => f.write_str("nologin"),
             Self::Nopassword => f.write_str("nopassword would accept any password, which sasld never does"),
-            Self::UnsupportedRestriction(field) => write!(f, "sasld does not implement the restriction {field}"),
+            Self::UnsupportedRestriction(field) => {
+                write!(f, "sasld does not implement the restriction {field}")
+            }
             Self::BrokenLine => f.write_str("the line is broken"),
             Self::Duplicate => f.write_str("the name stands on several lines"),
             Self::Decoy => f.write_str("no such user"),
@@ -123,7 +127,11 @@ pub fn escape(text: &[u8]) -> String {
                 return out + "…";
             }
             chars += 1;
-            if c.is_control() || is_deceptive(c) || c == '\\' { out.extend(c.escape_default()) } else { out.push(c) }
+            if c.is_control() || is_deceptive(c) || c == '\\' {
+                out.extend(c.escape_default());
+            } else {
+                out.push(c);
+            }
         }
         for byte in chunk.invalid() {
             out.push_str(&format!("\\x{byte:02x}"));

@@ -175,11 +175,7 @@ impl<'a> Command<'a> {
                 .map(Self::Cancel)
                 .ok_or(ParseError::RequestId("CANCEL")),
             b"VERSION" => Self::parse_version(rest).ok_or(ParseError::Version),
-            b"CPID" => rest
-                .and_then(decimal)
-                .filter(|&pid| pid != 0)
-                .map(Self::Cpid)
-                .ok_or(ParseError::Cpid),
+            b"CPID" => rest.and_then(decimal).filter(|&pid| pid != 0).map(Self::Cpid).ok_or(ParseError::Cpid),
             b"" => Err(ParseError::Empty),
             other => Err(ParseError::UnknownCommand(sanitise(other))),
         }
@@ -188,10 +184,7 @@ impl<'a> Command<'a> {
     fn parse_version(rest: Option<&[u8]>) -> Option<Self> {
         let (major, minor) = split_at_tab(rest?);
         let number = |digits| u32::try_from(decimal(digits)?).ok();
-        Some(Self::Version {
-            major: number(major)?,
-            minor: number(minor?)?,
-        })
+        Some(Self::Version { major: number(major)?, minor: number(minor?)? })
     }
 
     fn parse_auth(rest: &'a [u8]) -> Result<Self, ParseError> {
@@ -224,14 +217,7 @@ impl<'a> Command<'a> {
             }
         }
         let service = service.ok_or(ParseError::NoService)?;
-        Ok(Self::Auth(AuthRequest {
-            id,
-            mechanism,
-            service,
-            remote,
-            secured,
-            initial_response,
-        }))
+        Ok(Self::Auth(AuthRequest { id, mechanism, service, remote, secured, initial_response }))
     }
 
     fn parse_cont(rest: &'a [u8]) -> Result<Self, ParseError> {
@@ -276,13 +262,7 @@ fn sanitise(bytes: &[u8]) -> String {
     let mut text: String = bytes
         .iter()
         .take(SHOWN)
-        .map(|&byte| {
-            if byte.is_ascii_graphic() || byte == b' ' {
-                char::from(byte)
-            } else {
-                '?'
-            }
-        })
+        .map(|&byte| if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '?' })
         .collect();
     if bytes.len() > SHOWN {
         text.push('…');
@@ -321,37 +301,21 @@ mod tests {
 
     #[test]
     fn an_empty_response_depends_on_the_clients_minor_version() {
-        for line in [
-            &b"AUTH\t1\tPLAIN\tservice=smtp\tresp="[..],
-            b"AUTH\t1\tPLAIN\tservice=smtp\tresp",
-        ] {
+        for line in [&b"AUTH\t1\tPLAIN\tservice=smtp\tresp="[..], b"AUTH\t1\tPLAIN\tservice=smtp\tresp"] {
             let request = auth(line);
             assert_eq!(request.initial_response.base64(0), None);
             assert_eq!(request.initial_response.base64(1), None);
             assert_eq!(request.initial_response.base64(2), Some(&b""[..]));
         }
-        assert_eq!(
-            auth(b"AUTH\t1\tPLAIN\tservice=smtp\tresp==")
-                .initial_response
-                .base64(0),
-            Some(&b""[..])
-        );
-        assert_eq!(
-            auth(b"AUTH\t1\tPLAIN\tservice=smtp")
-                .initial_response
-                .base64(2),
-            None
-        );
+        assert_eq!(auth(b"AUTH\t1\tPLAIN\tservice=smtp\tresp==").initial_response.base64(0), Some(&b""[..]));
+        assert_eq!(auth(b"AUTH\t1\tPLAIN\tservice=smtp").initial_response.base64(2), None);
     }
 
     #[test]
     fn nothing_may_follow_the_response() {
         for tail in ["\trip=127.0.0.1", "\t", "\tresp=AA=="] {
             let line = format!("AUTH\t1\tPLAIN\tservice=smtp\tresp=AGE={tail}");
-            assert_eq!(
-                Command::parse(line.as_bytes()),
-                Err(ParseError::AfterResponse)
-            );
+            assert_eq!(Command::parse(line.as_bytes()), Err(ParseError::AfterResponse));
         }
     }
 
@@ -361,19 +325,14 @@ mod tests {
         assert_eq!(auth(b"AUTH\t4294967295\tPLAIN\tservice=x").id, id(u32::MAX));
         for bad in ["0", "", "x1", "-1", "+1", "0x10", " 1", "1 ", "4294967296"] {
             let line = format!("AUTH\t{bad}\tPLAIN\tservice=smtp");
-            assert_eq!(
-                Command::parse(line.as_bytes()),
-                Err(ParseError::RequestId("AUTH")),
-                "{bad:?}"
-            );
+            assert_eq!(Command::parse(line.as_bytes()), Err(ParseError::RequestId("AUTH")), "{bad:?}");
         }
     }
 
     #[test]
     fn of_repeated_parameters_the_last_counts_and_bad_addresses_are_unknown() {
-        let request = auth(
-            b"AUTH\t1\tPLAIN\tservice=a\trip=192.0.2.1\tservice=b\t\tzzz=1\tyyy\trip=192.0.2.2",
-        );
+        let request =
+            auth(b"AUTH\t1\tPLAIN\tservice=a\trip=192.0.2.1\tservice=b\t\tzzz=1\tyyy\trip=192.0.2.2");
         assert_eq!(&*request.service, b"b");
         assert_eq!(request.remote, Some("192.0.2.2".parse().unwrap()));
         for bad in ["", "unknown", "[192.0.2.1]", "IPv6:2001:db8::1"] {
@@ -388,10 +347,7 @@ mod tests {
 
     #[test]
     fn a_service_is_required_but_may_be_empty_or_called_protocol() {
-        assert_eq!(
-            Command::parse(b"AUTH\t1\tPLAIN"),
-            Err(ParseError::NoService)
-        );
+        assert_eq!(Command::parse(b"AUTH\t1\tPLAIN"), Err(ParseError::NoService));
         assert_eq!(&*auth(b"AUTH\t1\tPLAIN\tservice").service, b"");
         assert_eq!(&*auth(b"AUTH\t1\tPLAIN\tprotocol=smtp").service, b"smtp");
     }
@@ -407,28 +363,16 @@ mod tests {
     fn cont_needs_an_id_and_a_data_field() {
         assert_eq!(Command::parse(b"CONT\t1\t"), Ok(Command::Cont(id(1), b"")));
         assert_eq!(Command::parse(b"CONT\t1\t="), Ok(Command::Cont(id(1), b"")));
-        assert_eq!(
-            Command::parse(b"CONT\t1\tAA==\tx"),
-            Ok(Command::Cont(id(1), b"AA==\tx"))
-        );
+        assert_eq!(Command::parse(b"CONT\t1\tAA==\tx"), Ok(Command::Cont(id(1), b"AA==\tx")));
         assert_eq!(Command::parse(b"CONT\t0\tAA=="), Ok(Command::ContZero));
         assert_eq!(Command::parse(b"CONT\t1"), Err(ParseError::NoData));
         assert_eq!(Command::parse(b"CONT"), Err(ParseError::RequestId("CONT")));
-        assert_eq!(
-            Command::parse(b"CONT\tx\tAA=="),
-            Err(ParseError::RequestId("CONT"))
-        );
+        assert_eq!(Command::parse(b"CONT\tx\tAA=="), Err(ParseError::RequestId("CONT")));
     }
 
     #[test]
     fn the_handshake_lines_are_taken_literally() {
-        assert_eq!(
-            Command::parse(b"VERSION\t1\t99"),
-            Ok(Command::Version {
-                major: 1,
-                minor: 99
-            })
-        );
+        assert_eq!(Command::parse(b"VERSION\t1\t99"), Ok(Command::Version { major: 1, minor: 99 }));
         for bad in [
             "VERSION",
             "VERSION\t1",
@@ -438,22 +382,11 @@ mod tests {
             "VERSION\t1\t1\tz",
             "VERSION\t1\t4294967296",
         ] {
-            assert_eq!(
-                Command::parse(bad.as_bytes()),
-                Err(ParseError::Version),
-                "{bad}"
-            );
+            assert_eq!(Command::parse(bad.as_bytes()), Err(ParseError::Version), "{bad}");
         }
-        assert_eq!(
-            Command::parse(b"CPID\t94285071234567"),
-            Ok(Command::Cpid(94_285_071_234_567))
-        );
+        assert_eq!(Command::parse(b"CPID\t94285071234567"), Ok(Command::Cpid(94_285_071_234_567)));
         for bad in ["CPID", "CPID\t", "CPID\t0", "CPID\tabc", "CPID\t1\t2"] {
-            assert_eq!(
-                Command::parse(bad.as_bytes()),
-                Err(ParseError::Cpid),
-                "{bad}"
-            );
+            assert_eq!(Command::parse(bad.as_bytes()), Err(ParseError::Cpid), "{bad}");
         }
     }
 

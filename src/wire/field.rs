@@ -79,26 +79,14 @@ mod tests {
 
     #[test]
     fn every_escape_has_its_meaning() {
-        assert_eq!(
-            &*unescape(b"a\x010\x011\x01t\x01r\x01n\x01xb\x01"),
-            b"a\0\x01\t\r\nxb"
-        );
+        assert_eq!(&*unescape(b"a\x010\x011\x01t\x01r\x01n\x01xb\x01"), b"a\0\x01\t\r\nxb");
     }
 
     #[test]
     fn a_number_is_digits_only() {
         assert_eq!(decimal(b"0007"), Some(7));
         assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
-        for bad in [
-            &b""[..],
-            b"+1",
-            b"-1",
-            b" 1",
-            b"1 ",
-            b"0x1",
-            b"18446744073709551616",
-            b"\xd9\xa3",
-        ] {
+        for bad in [&b""[..], b"+1", b"-1", b" 1", b"1 ", b"0x1", b"18446744073709551616", b"\xd9\xa3"] {
             assert_eq!(decimal(bad), None);
         }
     }

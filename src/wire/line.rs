@@ -107,10 +107,7 @@ mod tests {
 
     #[test]
     fn one_cr_before_the_lf_is_no_part_of_the_line() {
-        assert_eq!(
-            lines(&[b"a\r\n\r\r\nb\rc\n"]).unwrap(),
-            [&b"a"[..], b"\r", b"b\rc"]
-        );
+        assert_eq!(lines(&[b"a\r\n\r\r\nb\rc\n"]).unwrap(), [&b"a"[..], b"\r", b"b\rc"]);
     }
 
     #[test]
@@ -126,10 +123,7 @@ mod tests {
     fn an_endless_line_is_never_kept() {
         let mut buffer = LineBuffer::default();
         let mut chunk = &vec![b'A'; 1 << 20][..];
-        assert_eq!(
-            buffer.next_line(&mut chunk, &mut Vec::new()),
-            Err(LineError::TooLong)
-        );
+        assert_eq!(buffer.next_line(&mut chunk, &mut Vec::new()), Err(LineError::TooLong));
         assert!(buffer.partial.capacity() <= MAX_LINE_BYTES);
     }
 

@@ -15,8 +15,7 @@ use std::io::Write as _;
 /// Said for every refusal about credentials, whatever its cause.
 pub const REASON_REFUSED: &str = "Invalid user name or password";
 /// Said when PLAIN or LOGIN are tried without TLS.
-pub const REASON_NEEDS_TLS: &str =
-    "This login needs an encrypted connection; switch on STARTTLS or SSL/TLS";
+pub const REASON_NEEDS_TLS: &str = "This login needs an encrypted connection; switch on STARTTLS or SSL/TLS";
 /// Said when an initial response is not base64; Dovecot's words.
 pub const REASON_BASE64_INITIAL: &str = "Invalid base64 data in initial response";
 /// Said when a later response is not base64; Dovecot's words.
@@ -45,14 +44,8 @@ pub struct Greeting<'a> {
 impl Greeting<'_> {
     /// Appends the greeting's lines.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        debug_assert!(
-            !self.mechanisms.is_empty(),
-            "Config offers at least one mechanism"
-        );
-        push(
-            out,
-            format_args!("VERSION\t{MAJOR_VERSION}\t{MINOR_VERSION}\n"),
-        );
+        debug_assert!(!self.mechanisms.is_empty(), "Config offers at least one mechanism");
+        push(out, format_args!("VERSION\t{MAJOR_VERSION}\t{MINOR_VERSION}\n"));
         for mechanism in self.mechanisms {
             push(out, format_args!("MECH\t{mechanism}"));
             for flag in mechanism.flags() {
@@ -63,10 +56,7 @@ impl Greeting<'_> {
         let cookie = u128::from_be_bytes(self.cookie);
         push(
             out,
-            format_args!(
-                "SPID\t{}\nCUID\t{}\nCOOKIE\t{cookie:032x}\nDONE\n",
-                self.pid, self.connection
-            ),
+            format_args!("SPID\t{}\nCUID\t{}\nCOOKIE\t{cookie:032x}\nDONE\n", self.pid, self.connection),
         );
     }
 }
@@ -114,22 +104,13 @@ impl Reply {
                 let written = out.len();
                 out.resize(written + challenge.len().div_ceil(3) * 4, 0);
                 let encoded = BASE64_STANDARD.encode_slice(challenge, &mut out[written..]);
-                debug_assert_eq!(
-                    encoded,
-                    Ok(out.len() - written),
-                    "room for padded base64 was made"
-                );
+                debug_assert_eq!(encoded, Ok(out.len() - written), "room for padded base64 was made");
             }
             Self::Ok(id, user) => {
                 push(out, format_args!("OK\t{id}\tuser="));
                 escape(user.as_bytes(), out);
             }
-            Self::Fail {
-                id,
-                user,
-                code,
-                reason,
-            } => {
+            Self::Fail { id, user, code, reason } => {
                 push(out, format_args!("FAIL\t{id}"));
                 if let Some(user) = user {
                     out.extend_from_slice(b"\tuser=");
@@ -149,16 +130,12 @@ impl Reply {
             Self::Cancelled(id) => push(out, format_args!("CANCELLED\t{id}")),
         }
         out.push(b'\n');
-        debug_assert!(
-            out.len() - start <= MAX_REPLY_BYTES,
-            "names and challenges are short"
-        );
+        debug_assert!(out.len() - start <= MAX_REPLY_BYTES, "names and challenges are short");
     }
 }
 
 fn push(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
-    out.write_fmt(text)
-        .expect("writing into a Vec does not fail");
+    out.write_fmt(text).expect("writing into a Vec does not fail");
 }
 
 #[cfg(test)]
@@ -183,13 +160,8 @@ mod tests {
     #[test]
     fn the_greeting_has_dovecots_lines_in_an_order_that_postfix_takes() {
         let mut out = Vec::new();
-        Greeting {
-            mechanisms: Mechanism::ALL,
-            pid: 14632,
-            connection: 12,
-            cookie: [0xab; 16],
-        }
-        .encode(&mut out);
+        Greeting { mechanisms: Mechanism::ALL, pid: 14632, connection: 12, cookie: [0xab; 16] }
+            .encode(&mut out);
         let expected = "VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nMECH\tLOGIN\tplaintext\n\
              MECH\tCRAM-MD5\tdictionary\tactive\nSPID\t14632\nCUID\t12\n\
              COOKIE\tabababababababababababababababab\nDONE\n";
@@ -200,10 +172,7 @@ mod tests {
     #[test]
     fn an_empty_challenge_keeps_its_tab() {
         assert_eq!(line(&Reply::Cont(id(1), Vec::new())), "CONT\t1\t\n");
-        assert_eq!(
-            line(&Reply::Cont(id(1), b"Username:".to_vec())),
-            "CONT\t1\tVXNlcm5hbWU6\n"
-        );
+        assert_eq!(line(&Reply::Cont(id(1), b"Username:".to_vec())), "CONT\t1\tVXNlcm5hbWU6\n");
     }
 
     #[test]
@@ -217,12 +186,7 @@ mod tests {
     #[test]
     fn a_fail_says_user_code_and_reason_in_dovecots_order() {
         let fail = |user: Option<&str>, code, reason| {
-            line(&Reply::Fail {
-                id: id(1),
-                user: user.map(Into::into),
-                code,
-                reason,
-            })
+            line(&Reply::Fail { id: id(1), user: user.map(Into::into), code, reason })
         };
         assert_eq!(fail(None, None, None), "FAIL\t1\n");
         assert_eq!(
@@ -230,11 +194,7 @@ mod tests {
             "FAIL\t1\tuser=alice\tcode=temp_fail\ttemp\n"
         );
         assert_eq!(
-            fail(
-                None,
-                Some(FailCode::InvalidBase64),
-                Some(REASON_BASE64_INITIAL)
-            ),
+            fail(None, Some(FailCode::InvalidBase64), Some(REASON_BASE64_INITIAL)),
             "FAIL\t1\tcode=invalid_base64\treason=Invalid base64 data in initial response\n"
         );
     }

@@ -56,24 +56,14 @@ impl Argon2 {
         let (memory, passes, lanes) =
             parse_params(next_part(&mut rest)).ok_or(Flaw::Malformed("parameters"))?;
         bounded("memory in KiB", memory.into(), MAX_MEMORY_KIB)?;
-        bounded(
-            "memory in KiB times passes",
-            u64::from(memory) * u64::from(passes),
-            MAX_WORK_KIB,
-        )?;
+        bounded("memory in KiB times passes", u64::from(memory) * u64::from(passes), MAX_WORK_KIB)?;
         bounded("number of lanes", lanes.into(), MAX_LANES.into())?;
 
-        let salt =
-            Part::decode(next_part(&mut rest), MIN_SALT_BYTES).ok_or(Flaw::Malformed("salt"))?;
+        let salt = Part::decode(next_part(&mut rest), MIN_SALT_BYTES).ok_or(Flaw::Malformed("salt"))?;
         let digest = Part::decode(rest, MIN_DIGEST_BYTES).ok_or(Flaw::Malformed("digest"))?;
         let params = Params::new(memory, passes, lanes, Some(digest.used))
             .map_err(|_| Flaw::Malformed("parameters"))?;
-        Ok(Self {
-            algorithm,
-            params,
-            salt,
-            digest,
-        })
+        Ok(Self { algorithm, params, salt, digest })
     }
 
     pub(super) fn is_argon2i(&self) -> bool {
@@ -83,13 +73,7 @@ impl Argon2 {
     pub(super) fn matches(&self, password: &[u8]) -> bool {
         let mut computed = Zeroizing::new([0; MAX_PART_BYTES]);
         let computed = &mut computed[..self.digest.used];
-        digest(
-            self.algorithm,
-            &self.params,
-            password,
-            self.salt.as_bytes(),
-            computed,
-        );
+        digest(self.algorithm, &self.params, password, self.salt.as_bytes(), computed);
         computed.ct_eq(self.digest.as_bytes()).into()
     }
 }
@@ -109,9 +93,7 @@ pub(in super::super) fn make(
     digest(algorithm, &params, password, salt, &mut *computed);
 
     let mut text = Zeroizing::new(String::with_capacity(128));
-    text.push_str(&format!(
-        "${algorithm}$v=19$m={NEW_MEMORY_KIB},t={passes},p=1$"
-    ));
+    text.push_str(&format!("${algorithm}$v=19$m={NEW_MEMORY_KIB},t={passes},p=1$"));
     BASE64_STANDARD_NO_PAD.encode_string(salt, &mut text);
     text.push('$');
     BASE64_STANDARD_NO_PAD.encode_string(computed.as_slice(), &mut text);
@@ -135,11 +117,7 @@ fn parse_params(text: &[u8]) -> Option<(u32, u32, u32)> {
 
 fn bounded(parameter: &'static str, found: u64, limit: u64) -> Result<(), Flaw> {
     if found > limit {
-        return Err(Flaw::TooExpensive {
-            parameter,
-            found,
-            limit,
-        });
+        return Err(Flaw::TooExpensive { parameter, found, limit });
     }
     Ok(())
 }
@@ -160,8 +138,10 @@ impl Part {
 mod tests {
     use super::*;
 
-    const ARGON2ID: &str = "$argon2id$v=19$m=65536,t=3,p=1$NjZziHSZ9CnOWug0mMSJiQ$lHxvnCzhfgYlq/hJlc3asWXXF1bLYZ5xutdaIvuuwRs";
-    const ARGON2I: &str = "$argon2i$v=19$m=32768,t=4,p=1$x1En8mGmJp2yl+McHN/V4g$xwO+fNKGrMs757E5TBcbHgeZJuDxmbHEG/zhhKAy1As";
+    const ARGON2ID: &str =
+        "$argon2id$v=19$m=65536,t=3,p=1$NjZziHSZ9CnOWug0mMSJiQ$lHxvnCzhfgYlq/hJlc3asWXXF1bLYZ5xutdaIvuuwRs";
+    const ARGON2I: &str =
+        "$argon2i$v=19$m=32768,t=4,p=1$x1En8mGmJp2yl+McHN/V4g$xwO+fNKGrMs757E5TBcbHgeZJuDxmbHEG/zhhKAy1As";
 
     #[test]
     fn hashes_of_dovecot_verify() {
@@ -192,9 +172,7 @@ mod tests {
         ] {
             let text = ARGON2ID.replacen("m=65536,t=3,p=1", params, 1);
             match Argon2::parse(text.as_bytes()).err() {
-                Some(Flaw::TooExpensive {
-                    parameter: found, ..
-                }) => assert_eq!(found, parameter),
+                Some(Flaw::TooExpensive { parameter: found, .. }) => assert_eq!(found, parameter),
                 other => panic!("{params}: {other:?}"),
             }
         }
@@ -204,12 +182,7 @@ mod tests {
 
     #[test]
     fn every_accepted_shape_can_be_computed() {
-        for params in [
-            "m=8,t=1,p=1",
-            "m=11,t=2,p=1",
-            "m=67,t=1,p=8",
-            "m=512,t=1,p=64",
-        ] {
+        for params in ["m=8,t=1,p=1", "m=11,t=2,p=1", "m=67,t=1,p=8", "m=512,t=1,p=64"] {
             let text = ARGON2ID.replacen("m=65536,t=3,p=1", params, 1);
             let hash = Argon2::parse(text.as_bytes()).expect("valid");
             assert!(!hash.matches(b"secret"), "{params}");
@@ -218,12 +191,8 @@ mod tests {
 
     #[test]
     fn every_part_is_checked() {
-        let malformed = |params: &str| {
-            (
-                ARGON2ID.replacen("m=65536,t=3,p=1", params, 1),
-                Flaw::Malformed("parameters"),
-            )
-        };
+        let malformed =
+            |params: &str| (ARGON2ID.replacen("m=65536,t=3,p=1", params, 1), Flaw::Malformed("parameters"));
         for (text, flaw) in [
             malformed("m=7,t=3,p=1"),
             malformed("m=15,t=3,p=2"),
@@ -233,22 +202,13 @@ mod tests {
             malformed("m=65536,t=3"),
             malformed("m=65536,t=3,p=1,x=1"),
             malformed("m=065536,t=3,p=1"),
-            (
-                ARGON2ID.replacen("v=19", "v=16", 1),
-                Flaw::Unsupported("another version of Argon2 than 19"),
-            ),
+            (ARGON2ID.replacen("v=19", "v=16", 1), Flaw::Unsupported("another version of Argon2 than 19")),
             (
                 ARGON2ID.replacen("argon2id", "argon2d", 1),
                 Flaw::Unsupported("anything but $argon2id$ and $argon2i$"),
             ),
-            (
-                ARGON2ID.replacen("NjZziHSZ9CnOWug0mMSJiQ", "NjZziHQ", 1),
-                Flaw::Malformed("salt"),
-            ),
-            (
-                ARGON2ID.replacen("MSJiQ$", "MSJiR$", 1),
-                Flaw::Malformed("salt"),
-            ),
+            (ARGON2ID.replacen("NjZziHSZ9CnOWug0mMSJiQ", "NjZziHQ", 1), Flaw::Malformed("salt")),
+            (ARGON2ID.replacen("MSJiQ$", "MSJiR$", 1), Flaw::Malformed("salt")),
             (format!("{ARGON2ID}="), Flaw::Malformed("digest")),
             (format!("{ARGON2ID}$"), Flaw::Malformed("digest")),
             (ARGON2ID[..80].to_owned(), Flaw::Malformed("digest")),

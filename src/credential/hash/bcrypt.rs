@@ -29,17 +29,7 @@ pub(in super::super) struct Bcrypt {
 
 impl Bcrypt {
     pub(super) fn parse(text: &[u8]) -> Result<Self, Flaw> {
-        let [
-            b'$',
-            b'2',
-            _,
-            b'$',
-            tens @ b'0'..=b'9',
-            ones @ b'0'..=b'9',
-            b'$',
-            rest @ ..,
-        ] = text
-        else {
+        let [b'$', b'2', _, b'$', tens @ b'0'..=b'9', ones @ b'0'..=b'9', b'$', rest @ ..] = text else {
             return Err(Flaw::Malformed("cost"));
         };
         let cost = u32::from(tens - b'0') * 10 + u32::from(ones - b'0');
@@ -47,11 +37,7 @@ impl Bcrypt {
             return Err(Flaw::Malformed("cost"));
         }
         if cost > MAX_COST {
-            return Err(Flaw::TooExpensive {
-                parameter: "cost",
-                found: cost.into(),
-                limit: MAX_COST.into(),
-            });
+            return Err(Flaw::TooExpensive { parameter: "cost", found: cost.into(), limit: MAX_COST.into() });
         }
         let (salt, digest) = rest.split_at_checked(22).ok_or(Flaw::Malformed("salt"))?;
         Ok(Self {
@@ -62,18 +48,12 @@ impl Bcrypt {
     }
 
     pub(super) fn matches(&self, password: &[u8]) -> bool {
-        digest(password, &self.salt, self.cost)
-            .ct_eq(&self.digest)
-            .into()
+        digest(password, &self.salt, self.cost).ct_eq(&self.digest).into()
     }
 }
 
 /// A new hash. `None` if the cost is out of range.
-pub(in super::super) fn make(
-    password: &[u8],
-    salt: &[u8; 16],
-    cost: u32,
-) -> Option<Zeroizing<String>> {
+pub(in super::super) fn make(password: &[u8], salt: &[u8; 16], cost: u32) -> Option<Zeroizing<String>> {
     if !(MIN_COST..=MAX_COST).contains(&cost) {
         return None;
     }
@@ -131,11 +111,7 @@ mod tests {
     #[test]
     fn cost_16_is_refused_with_the_limit() {
         let flaw = Bcrypt::parse(SECRET.replacen("05", "16", 1).as_bytes()).err();
-        let limit = Flaw::TooExpensive {
-            parameter: "cost",
-            found: 16,
-            limit: 15,
-        };
+        let limit = Flaw::TooExpensive { parameter: "cost", found: 16, limit: 15 };
         assert_eq!(flaw, Some(limit));
     }
 

@@ -113,10 +113,7 @@ fn kind_of(text: &[u8]) -> &'static str {
 
 /// Cuts the text at the next `$` and leaves what follows; the last part runs to the end.
 fn next_part<'a>(text: &mut &'a [u8]) -> &'a [u8] {
-    let end = text
-        .iter()
-        .position(|&byte| byte == b'$')
-        .unwrap_or(text.len());
+    let end = text.iter().position(|&byte| byte == b'$').unwrap_or(text.len());
     let part = &text[..end];
     *text = text.get(end + 1..).unwrap_or_default();
     part

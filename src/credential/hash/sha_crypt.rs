@@ -36,11 +36,8 @@ pub(in super::super) struct ShaCrypt<'a> {
 
 impl<'a> ShaCrypt<'a> {
     pub(super) fn parse(text: &'a [u8]) -> Result<Self, Flaw> {
-        let (variant, digest_bytes) = if text.starts_with(b"$5$") {
-            (Variant::Sha256, 32)
-        } else {
-            (Variant::Sha512, 64)
-        };
+        let (variant, digest_bytes) =
+            if text.starts_with(b"$5$") { (Variant::Sha256, 32) } else { (Variant::Sha512, 64) };
         let mut rest = &text[3..];
         let mut salt = next_part(&mut rest);
         let mut rounds = UNSAID_ROUNDS;
@@ -63,12 +60,7 @@ impl<'a> ShaCrypt<'a> {
         }
         let mut digest = [0; 64];
         match alphabet::decode(rest, &mut digest) {
-            Some(length) if length == digest_bytes => Ok(Self {
-                variant,
-                rounds,
-                salt,
-                digest,
-            }),
+            Some(length) if length == digest_bytes => Ok(Self { variant, rounds, salt, digest }),
             _ => Err(Flaw::Malformed("digest")),
         }
     }
@@ -103,12 +95,7 @@ pub(in super::super) fn make(
 }
 
 /// The digest in the order of the text: SHA-crypt writes thirds of it interleaved, turning by one each time.
-fn digest(
-    variant: Variant,
-    password: &[u8],
-    salt: &[u8],
-    rounds: u32,
-) -> Option<Zeroizing<[u8; 64]>> {
+fn digest(variant: Variant, password: &[u8], salt: &[u8], rounds: u32) -> Option<Zeroizing<[u8; 64]>> {
     let params = Params::new(rounds).ok()?;
     let mut ordered = Zeroizing::new([0; 64]);
     match variant {
@@ -174,27 +161,15 @@ mod tests {
     fn rounds_beyond_the_limit_are_refused_with_both_numbers() {
         let text = SHA256.replacen("$5$", "$5$rounds=10000001$", 1);
         let flaw = ShaCrypt::parse(text.as_bytes()).err().expect("too many");
-        assert_eq!(
-            flaw.to_string(),
-            "number of rounds of 10000001 is above the limit of 10000000"
-        );
+        assert_eq!(flaw.to_string(), "number of rounds of 10000001 is above the limit of 10000000");
     }
 
     #[test]
     fn every_part_is_checked() {
         for (text, part) in [
-            (
-                SHA256.replacen("$5$", "$5$rounds=999$", 1),
-                "number of rounds",
-            ),
-            (
-                SHA256.replacen("$5$", "$5$rounds=05000$", 1),
-                "number of rounds",
-            ),
-            (
-                SHA256.replacen("$5$", "$5$rounds=99999999999$", 1),
-                "number of rounds",
-            ),
+            (SHA256.replacen("$5$", "$5$rounds=999$", 1), "number of rounds"),
+            (SHA256.replacen("$5$", "$5$rounds=05000$", 1), "number of rounds"),
+            (SHA256.replacen("$5$", "$5$rounds=99999999999$", 1), "number of rounds"),
             (SHA256.replacen("$5$", "$5$rounds=$", 1), "number of rounds"),
             (SHA256.replacen("0123", "01234", 1), "salt"),
             (SHA256.replacen("0123", "01;3", 1), "salt"),

@@ -33,16 +33,10 @@ impl Yescrypt {
         let mut rest = &text[3..];
         let params = parse_params(next_part(&mut rest))?;
         let mut salt = [0; MAX_SALT_BYTES];
-        let salt_bytes =
-            alphabet::decode(next_part(&mut rest), &mut salt).ok_or(Flaw::Malformed("salt"))?;
+        let salt_bytes = alphabet::decode(next_part(&mut rest), &mut salt).ok_or(Flaw::Malformed("salt"))?;
         let mut digest = [0; DIGEST_BYTES];
         match alphabet::decode(rest, &mut digest) {
-            Some(DIGEST_BYTES) => Ok(Self {
-                params,
-                salt,
-                salt_bytes,
-                digest,
-            }),
+            Some(DIGEST_BYTES) => Ok(Self { params, salt, salt_bytes, digest }),
             _ => Err(Flaw::Malformed("digest")),
         }
     }
@@ -54,11 +48,7 @@ impl Yescrypt {
 }
 
 /// A new hash at one of libxcrypt's costs. `None` if there is no such cost.
-pub(in super::super) fn make(
-    password: &[u8],
-    salt: &[u8; 16],
-    cost: u32,
-) -> Option<Zeroizing<String>> {
+pub(in super::super) fn make(password: &[u8], salt: &[u8; 16], cost: u32) -> Option<Zeroizing<String>> {
     let (blocks, block_size) = match cost {
         MIN_COST..=2 => (1 << (cost + 9), 8),
         3..=MAX_COST => (1 << (cost + 7), 32),
@@ -104,11 +94,7 @@ fn parse_params(text: &[u8]) -> Result<Params, Flaw> {
         return Err(Flaw::Unsupported("this flavour of yescrypt"));
     }
     // Whatever is read back differently was followed by something that was not looked at.
-    if params.to_string() == text {
-        Ok(params)
-    } else {
-        Err(MALFORMED)
-    }
+    if params.to_string() == text { Ok(params) } else { Err(MALFORMED) }
 }
 
 #[cfg(test)]
@@ -116,8 +102,7 @@ mod tests {
     use super::*;
 
     // Made with mkpasswd and libxcrypt 4.4.33.
-    const SECRET: &str =
-        "$y$j9T$LcNrhboeuUMCmuvSjm3Lo/$DZlI04CF3d3RwugaytUuIWrJL4XCBf97BhrSAvdia65";
+    const SECRET: &str = "$y$j9T$LcNrhboeuUMCmuvSjm3Lo/$DZlI04CF3d3RwugaytUuIWrJL4XCBf97BhrSAvdia65";
 
     #[test]
     fn a_hash_of_libxcrypt_verifies() {
@@ -145,16 +130,12 @@ mod tests {
 
     #[test]
     fn memory_and_block_size_are_bounded() {
-        for (params, parameter, found) in
-            [("jET", "memory in KiB", 524_288), ("j9U", "block size", 33)]
-        {
+        for (params, parameter, found) in [("jET", "memory in KiB", 524_288), ("j9U", "block size", 33)] {
             let flaw = Yescrypt::parse(SECRET.replacen("j9T", params, 1).as_bytes()).err();
             match flaw {
-                Some(Flaw::TooExpensive {
-                    parameter: p,
-                    found: f,
-                    ..
-                }) => assert_eq!((p, f), (parameter, found)),
+                Some(Flaw::TooExpensive { parameter: p, found: f, .. }) => {
+                    assert_eq!((p, f), (parameter, found));
+                }
                 other => panic!("{params}: {other:?}"),
             }
         }
@@ -166,23 +147,14 @@ mod tests {
         let unsupported = Flaw::Unsupported("this flavour of yescrypt");
         for (text, flaw) in [
             ("$y$".to_owned(), Flaw::Malformed("parameters")),
-            (
-                SECRET.replacen("j9T", "j9", 1),
-                Flaw::Malformed("parameters"),
-            ),
-            (
-                SECRET.replacen("j9T", "j9TD", 1),
-                Flaw::Malformed("parameters"),
-            ),
+            (SECRET.replacen("j9T", "j9", 1), Flaw::Malformed("parameters")),
+            (SECRET.replacen("j9T", "j9TD", 1), Flaw::Malformed("parameters")),
             (SECRET.replacen("j9T", ".9T", 1), unsupported),
             (SECRET.replacen("j9T", "j9T..", 1), unsupported),
             (SECRET.replacen("j9T", "j9T/.", 1), unsupported),
             (SECRET.replacen("Lc", "L-", 1), Flaw::Malformed("salt")),
             (SECRET.replacen("Lo/$", "Loz$", 1), Flaw::Malformed("salt")),
-            (
-                SECRET[..SECRET.len() - 1].to_owned(),
-                Flaw::Malformed("digest"),
-            ),
+            (SECRET[..SECRET.len() - 1].to_owned(), Flaw::Malformed("digest")),
             (format!("{SECRET}."), Flaw::Malformed("digest")),
             (format!("{SECRET}$"), Flaw::Malformed("digest")),
         ] {

@@ -1,0 +1,102 @@
+//! `sasld check`: would this configuration work, and what is wrong with the files it names?
+//!
+//! Prints what was found, each finding with its file and line, and reads only: no socket is touched and no lock is
+//! taken. A secrets file that cannot be used counts as a wrong configuration, a line that costs one user his login as
+//! a finding.
+
+use super::{Exit, Failure, config_path};
+use crate::config::{Config, Listener, Passdb};
+use crate::secrets::{self, LoadOptions, Names, Trust};
+use clap::Args;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Check the configuration and the secrets file
+///
+/// Exit status 0: nothing wrong. 1: some users cannot log in, or something deserves a look. 78: sasld could not work
+/// like this.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print nothing unless something is wrong
+    #[arg(long)]
+    quiet: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let path = config_path(arguments.config.as_deref());
+    let config = Config::load(&path)?;
+    let mut findings = 0;
+    let mut unusable = Vec::new();
+    if !arguments.quiet {
+        describe(&path, &config, out)?;
+    }
+    for warning in config.warnings() {
+        findings += 1;
+        writeln!(out, "warning: {warning}")?;
+    }
+    for Passdb::SecretsFile { path, .. } in &config.passdbs {
+        match check_secrets(path, &config, arguments.quiet, out)? {
+            Ok(problems) => findings += problems,
+            Err(reason) => unusable.push(reason),
+        }
+    }
+    if !unusable.is_empty() {
+        return Err(Failure::new(Exit::Config, unusable.join("\n")));
+    }
+    Ok(if findings == 0 { Exit::Yes } else { Exit::No })
+}
+
+fn describe(path: &Path, config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
+    let mechanisms: Vec<&str> = config.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
+    writeln!(out, "{}: good", path.display())?;
+    writeln!(out, "mechanisms: {}", mechanisms.join(" "))?;
+    for listener in &config.listeners {
+        match listener {
+            Listener::Unix(unix) => writeln!(
+                out,
+                "listener: {} ({}:{} {:04o})",
+                unix.path.display(),
+                unix.owner.name,
+                unix.group.name,
+                unix.mode
+            )?,
+            Listener::Tcp(tcp) => writeln!(out, "listener: {}", tcp.address)?,
+        }
+    }
+    Ok(())
+}
+
+/// How many problems the file has, or why it is of no use at all.
+fn check_secrets(
+    path: &Path,
+    config: &Config,
+    quiet: bool,
+    out: &mut dyn Write,
+) -> Result<Result<usize, String>, Failure> {
+    let allowed = |name: &str| config.usernames.canonical(name.as_bytes()).is_ok();
+    let names = Names { lowercase: config.usernames.lowercase(), allowed: &allowed };
+    let trust = Trust::of_process();
+    let secrets = match secrets::load(path, &LoadOptions { names, trust: Some(&trust), previous: None }) {
+        Ok(loaded) => loaded.secrets,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    if !quiet {
+        writeln!(out, "secrets file: {} ({} users)", path.display(), secrets.len())?;
+    }
+    for problem in secrets.problems().listed() {
+        writeln!(out, "{}: {problem}", path.display())?;
+    }
+    let unlisted = secrets.problems().total() - secrets.problems().listed().len();
+    if unlisted > 0 {
+        writeln!(out, "{}: {unlisted} more problems", path.display())?;
+    }
+    if !quiet {
+        for note in secrets.notes().listed() {
+            writeln!(out, "note: {}: {note}", path.display())?;
+        }
+    }
+    Ok(Ok(secrets.problems().total()))
+}

@@ -1,0 +1,71 @@
+//! `sasld hash`: a password as it is stored in a secrets file, for whoever writes that file himself.
+//!
+//! Needs no configuration and touches no file.
+
+use super::prompt::{PasswordPrompt, PromptError};
+use super::{Exit, Failure};
+use crate::credential::{self, Scheme, Verifiers};
+use clap::Args;
+use std::io::Write;
+
+/// Print what is stored for a password
+///
+/// The password is asked for twice without echo, or read with --password-stdin. The output belongs behind the name
+/// and a colon on a line of a secrets file, sasld's or Dovecot's.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// How to store it; several schemes side by side if repeated
+    #[arg(long = "scheme", value_name = "SCHEME", default_value = "ARGON2ID")]
+    schemes: Vec<Scheme>,
+    /// How expensive to make it: passes, rounds or their logarithm, as the scheme counts them
+    #[arg(long, value_name = "N")]
+    cost: Option<u32>,
+    /// Read the password from standard input; one newline at its end is removed, nothing else
+    #[arg(long)]
+    password_stdin: bool,
+    /// Catches a password given as an argument
+    #[arg(hide = true)]
+    surplus: Vec<String>,
+}
+
+pub(super) fn run(
+    arguments: &Arguments,
+    out: &mut dyn Write,
+    prompt: &mut dyn PasswordPrompt,
+) -> Result<Exit, Failure> {
+    if !arguments.surplus.is_empty() {
+        let reason = "no password on the command line, please: every local user can read it there; \
+                      it is asked for, or read with --password-stdin";
+        return Err(Failure::new(Exit::Usage, reason));
+    }
+    let password = if arguments.password_stdin { prompt.read_stdin()? } else { prompt.ask("Password: ")? };
+    if !arguments.password_stdin && password.as_bytes() != prompt.ask("The same again: ")?.as_bytes() {
+        return Err(Failure::new(Exit::No, "the two passwords differ"));
+    }
+    let mut stored: Option<Verifiers> = None;
+    for scheme in &arguments.schemes {
+        let mut salt = [0; 16];
+        getrandom::fill(&mut salt).map_err(|error| Failure::new(Exit::TryAgain, error))?;
+        let verifier = credential::derive(*scheme, &password, &salt, arguments.cost)
+            .map_err(|error| Failure::new(Exit::No, error))?;
+        match &mut stored {
+            None => stored = Some(verifier.into()),
+            Some(stored) => stored.add(verifier).map_err(|error| Failure::new(Exit::Usage, error))?,
+        }
+    }
+    let stored = stored.ok_or_else(|| Failure::new(Exit::Usage, "no scheme"))?;
+    writeln!(out, "{}", *stored.encode())?;
+    Ok(Exit::Yes)
+}
+
+impl From<PromptError> for Failure {
+    fn from(error: PromptError) -> Self {
+        let exit = match &error {
+            PromptError::NoTerminal(_) => Exit::Usage as u8,
+            PromptError::TooLong | PromptError::EndOfInput => Exit::No as u8,
+            PromptError::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(Exit::No as u8),
+            PromptError::Io(_) => Exit::TryAgain as u8,
+        };
+        Self { exit, message: error.to_string() }
+    }
+}

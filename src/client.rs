@@ -1,0 +1,257 @@
+//! The mail server's side of the Dovecot auth protocol: connect, read the greeting, log one user in at a time.
+//!
+//! Blocking, for the commands. It takes what every server of the protocol sends, Dovecot 2.3 and 2.4 included, and
+//! ignores what it does not know, as Postfix does. A reply that never comes and a connection that is lost are the
+//! same [`Outcome::Closed`]: both become 454.
+#![forbid(unsafe_code)]
+
+use crate::credential::{CramMd5Key, Password};
+use crate::sasl::Mechanism;
+use crate::wire::field::{key_value, unescape};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// Longest line taken from a server.
+const MAX_LINE_BYTES: u64 = 16 << 10;
+
+/// A connection to an auth server, greeted.
+pub struct Client {
+    reader: BufReader<Box<dyn Connection>>,
+    mechanisms: Vec<String>,
+    last_id: u32,
+}
+
+trait Connection: Read + Write {}
+impl<T: Read + Write> Connection for T {}
+
+/// How a login ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// OK.
+    Accepted {
+        /// The name the server knows the user by.
+        user: String,
+    },
+    /// FAIL.
+    Refused {
+        /// The server's reason.
+        reason: Option<String>,
+        /// It says that it could not find out.
+        temporary: bool,
+    },
+    /// No answer.
+    Closed,
+}
+
+/// Why there is no connection to log in through.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// Nobody is there, or we may not talk to him.
+    #[error("{socket}: cannot connect: {source}{hint}", hint = connect_hint(source))]
+    Connect {
+        /// Where.
+        socket: String,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// Somebody is there but has not greeted.
+    #[error("{socket}: connected, but no complete greeting came: {source}")]
+    NoGreeting {
+        /// Where.
+        socket: String,
+        /// What happened instead.
+        source: io::Error,
+    },
+    /// He speaks something else.
+    #[error("{socket}: {what}")]
+    Nonsense {
+        /// Where.
+        socket: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+fn connect_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; is the server running, and is this the path it listens on?",
+        io::ErrorKind::ConnectionRefused => "; the socket is left over, nobody listens on it",
+        io::ErrorKind::PermissionDenied => "; run this as root or as the mail server's user",
+        _ => "",
+    }
+}
+
+impl Client {
+    /// Connects to a Unix socket, or to `host:port`, and reads the greeting. Every wait is at most `patience`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn connect(socket: &str, patience: Duration) -> Result<Self, ClientError> {
+        let connect = |source| ClientError::Connect { socket: socket.to_owned(), source };
+        let connection: Box<dyn Connection> = if socket.contains('/') || !socket.contains(':') {
+            let stream = UnixStream::connect(socket).map_err(connect)?;
+            stream.set_read_timeout(Some(patience)).map_err(connect)?;
+            Box::new(stream)
+        } else {
+            let stream = TcpStream::connect(socket).map_err(connect)?;
+            stream.set_read_timeout(Some(patience)).map_err(connect)?;
+            Box::new(stream)
+        };
+        let mut client = Self { reader: BufReader::new(connection), mechanisms: Vec::new(), last_id: 0 };
+        client.greet(socket)?;
+        Ok(client)
+    }
+
+    fn greet(&mut self, socket: &str) -> Result<(), ClientError> {
+        let silent = |source| ClientError::NoGreeting { socket: socket.to_owned(), source };
+        let nonsense =
+            |what: &str| ClientError::Nonsense { socket: socket.to_owned(), what: what.to_owned() };
+        let hello = format!("VERSION\t1\t0\nCPID\t{}\n", std::process::id());
+        self.reader.get_mut().write_all(hello.as_bytes()).map_err(silent)?;
+        loop {
+            let line = self.line().map_err(silent)?;
+            let mut fields = line.split('\t');
+            match (fields.next(), fields.next()) {
+                (Some("VERSION"), Some("1")) => {}
+                (Some("VERSION"), _) => return Err(nonsense("speaks another major version of the protocol")),
+                (Some("MECH"), Some(name)) => self.mechanisms.push(name.to_owned()),
+                (Some("SPID"), _) if self.mechanisms.is_empty() => {
+                    return Err(nonsense(
+                        "is not an auth-client socket (no mechanism before SPID); Dovecot's master \
+                                         and userdb sockets look like this",
+                    ));
+                }
+                (Some("DONE"), _) => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    /// What the server offers, in its order.
+    #[must_use]
+    pub fn mechanisms(&self) -> &[String] {
+        &self.mechanisms
+    }
+
+    /// Logs a user in. `parameters` are those of AUTH between the mechanism and `resp=`, TAB-separated.
+    ///
+    /// # Errors
+    /// When the server's replies make no sense; the connection is then of no more use.
+    pub fn log_in(
+        &mut self,
+        mechanism: Mechanism,
+        parameters: &str,
+        user: &str,
+        password: &Password,
+    ) -> Result<Outcome, ClientError> {
+        match self.exchange(mechanism, parameters, user, password) {
+            Ok(outcome) => Ok(outcome),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(ClientError::Nonsense { socket: "server".to_owned(), what: error.to_string() })
+            }
+            Err(_) => Ok(Outcome::Closed),
+        }
+    }
+
+    fn exchange(
+        &mut self,
+        mechanism: Mechanism,
+        parameters: &str,
+        user: &str,
+        password: &Password,
+    ) -> io::Result<Outcome> {
+        self.last_id += 1;
+        let id = self.last_id;
+        let mut responses = match mechanism {
+            Mechanism::Plain => vec![plain(user, password)],
+            Mechanism::Login => {
+                vec![Zeroizing::new(user.as_bytes().to_vec()), Zeroizing::new(password.as_bytes().to_vec())]
+            }
+            Mechanism::CramMd5 => Vec::new(),
+        }
+        .into_iter();
+        let mut auth = Zeroizing::new(format!("AUTH\t{id}\t{mechanism}\t{parameters}"));
+        if mechanism == Mechanism::Plain
+            && let Some(response) = responses.next()
+        {
+            auth.push_str("\tresp=");
+            BASE64_STANDARD.encode_string(&*response, &mut auth);
+        }
+        auth.push('\n');
+        self.reader.get_mut().write_all(auth.as_bytes())?;
+        loop {
+            let line = self.line()?;
+            let fields: Vec<&str> = line.split('\t').collect();
+            match fields[..] {
+                [word, answered, ..] if answered.parse() != Ok(id) || word.is_empty() => {}
+                ["OK", _, ..] => {
+                    let user = value(&fields, "user").ok_or_else(|| nonsense("OK without user="))?;
+                    return Ok(Outcome::Accepted { user });
+                }
+                ["FAIL", _, ..] => {
+                    let temporary =
+                        fields.contains(&"temp") || value(&fields, "code").as_deref() == Some("temp_fail");
+                    return Ok(Outcome::Refused { reason: value(&fields, "reason"), temporary });
+                }
+                ["CONT", _, challenge] => {
+                    let response = match mechanism {
+                        Mechanism::CramMd5 => cram_md5(user, password, challenge)?,
+                        Mechanism::Plain | Mechanism::Login => {
+                            responses.next().ok_or_else(|| nonsense("one challenge too many"))?
+                        }
+                    };
+                    let mut cont = Zeroizing::new(format!("CONT\t{id}\t"));
+                    BASE64_STANDARD.encode_string(&*response, &mut cont);
+                    cont.push('\n');
+                    self.reader.get_mut().write_all(cont.as_bytes())?;
+                }
+                _ => return Err(nonsense("a reply that is not OK, FAIL or CONT")),
+            }
+        }
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = Vec::new();
+        self.reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+        if line.pop() != Some(b'\n') {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection"));
+        }
+        String::from_utf8(line).map_err(|_| nonsense("a line that is not UTF-8"))
+    }
+}
+
+fn plain(user: &str, password: &Password) -> Zeroizing<Vec<u8>> {
+    let mut message = Zeroizing::new(Vec::with_capacity(user.len() + password.len() + 2));
+    message.push(0);
+    message.extend_from_slice(user.as_bytes());
+    message.push(0);
+    message.extend_from_slice(password.as_bytes());
+    message
+}
+
+fn cram_md5(user: &str, password: &Password, challenge: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+    let challenge =
+        BASE64_STANDARD.decode(challenge).map_err(|_| nonsense("a challenge that is not base64"))?;
+    let digest = CramMd5Key::from_password(password).respond(&challenge);
+    let mut response = Zeroizing::new(format!("{user} ").into_bytes());
+    for byte in digest {
+        write!(response, "{byte:02x}")?;
+    }
+    Ok(response)
+}
+
+fn value(fields: &[&str], wanted: &str) -> Option<String> {
+    fields.iter().find_map(|field| {
+        let (key, value) = key_value(field.as_bytes());
+        (key == wanted.as_bytes()).then(|| String::from_utf8_lossy(&unescape(value)).into_owned())
+    })
+}
+
+fn nonsense(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}

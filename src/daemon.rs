@@ -1,0 +1,375 @@
+//! `sasld serve` from start to end: configuration to passdbs to listeners, then signals until the last one.
+//!
+//! What a reload (SIGHUP) brings is built completely before any of it is put in force; with any mistake the running
+//! configuration stays, and the log has every one of them. Secrets files that both configurations name keep their
+//! contents. Sockets passed by systemd are served in place of the configured listeners.
+//!
+//! SIGTERM and SIGINT: no more connections are accepted, decided verdicts leave at their time, then the end; after
+//! [`DRAIN_PATIENCE`], or at a second signal, at once. Requests without a verdict by then find their connection
+//! closed, which their users hear as a temporary failure.
+#![forbid(unsafe_code)]
+
+use crate::config::{self, Config, ConfigError};
+use crate::passdb::{Chain, HashPool, Link, SecretsFile};
+use crate::policy::{Policy, ServicePolicy};
+use crate::server::listener::{Inherited, loopback};
+use crate::server::{BindError, Endpoint, Listener, Live, Server, Service, random};
+use crate::telemetry::{self, Log};
+use core::num::NonZeroUsize;
+use core::time::Duration;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Gid, Uid};
+use sd_notify::NotifyState;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+/// How long decided verdicts may take to leave after SIGTERM.
+pub const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often secrets files are compared and the watchdog is told.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often a listener whose socket file has gone is complained about.
+const TICKS_BETWEEN_COMPLAINTS: u32 = 30;
+
+const INHERIT: &str = "use a socket passed in LISTEN_FDS";
+
+/// Why the daemon did not start.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A listener.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Everything else.
+    #[error("cannot {step}: {source}")]
+    System {
+        /// What was tried.
+        step: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// [`DaemonError`]: it did not start.
+pub fn run(path: &Path) -> Result<(), DaemonError> {
+    // Inherited sockets first: nothing else may have opened a descriptor or started a thread yet.
+    let inherited = inherit()?;
+    harden()?;
+    let config = Config::load(path)?;
+    let log = telemetry::start(config.log_level.into()).map_err(system("start the log"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(system("start a runtime"))?;
+    let result =
+        runtime.block_on(async { Daemon::start(path, config, inherited, log.clone())?.serve().await });
+    log.flush(Duration::from_secs(1));
+    result
+}
+
+struct Daemon {
+    path: PathBuf,
+    config: Config,
+    pool: Arc<HashPool>,
+    service: Arc<Service>,
+    server: Arc<Server>,
+    listening: Vec<Listening>,
+    inherited: bool,
+    log: Log,
+}
+
+/// A listener and the task that accepts from it; dropping it ends both.
+struct Listening {
+    endpoint: Option<Endpoint>,
+    listener: Arc<Listener>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Daemon {
+    fn start(path: &Path, config: Config, inherited: Vec<Inherited>, log: Log) -> Result<Self, DaemonError> {
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let hash_threads = config.hash_threads.map_or(cores, NonZeroUsize::from);
+        let pool = Arc::new(HashPool::start(hash_threads).map_err(system("start the hash threads"))?);
+        let live = live(&config, &pool, None);
+        let service = Arc::new(Service::new(live));
+        let connections = config.limits.connections as usize;
+        let server = Server::start(Arc::clone(&service), cores, connections)
+            .map_err(system("start the serving threads"))?;
+        let mut daemon = Self {
+            path: path.to_owned(),
+            config,
+            pool,
+            service,
+            server: Arc::new(server),
+            listening: Vec::new(),
+            inherited: !inherited.is_empty(),
+            log,
+        };
+        if daemon.inherited {
+            for socket in inherited {
+                let listener = Listener::inherit(socket).map_err(system(INHERIT))?;
+                daemon.listening.push(daemon.listen(listener, None));
+            }
+        } else {
+            daemon.listening = daemon.bind(&daemon.config)?;
+        }
+        Ok(daemon)
+    }
+
+    /// Binds what this configuration listens on and we do not yet.
+    fn bind(&self, config: &Config) -> Result<Vec<Listening>, DaemonError> {
+        let wanted = endpoints(config);
+        let is_new = |endpoint: &&Endpoint| {
+            self.listening.iter().all(|listening| listening.endpoint.as_ref() != Some(*endpoint))
+        };
+        let new: Vec<&Endpoint> = wanted.iter().filter(is_new).collect();
+        // Our own old socket at the same path is no stranger's: the new one takes its place by rename.
+        let ours = |endpoint: &Endpoint| {
+            self.listening.iter().any(|listening| listening.listener.name() == endpoint.to_string())
+        };
+        new.into_iter()
+            .map(|endpoint| {
+                let listener =
+                    if ours(endpoint) { Listener::rebind(endpoint) } else { Listener::bind(endpoint) }?;
+                Ok(self.listen(listener, Some(endpoint.clone())))
+            })
+            .collect()
+    }
+
+    fn listen(&self, listener: Listener, endpoint: Option<Endpoint>) -> Listening {
+        let listener = Arc::new(listener);
+        let (server, accepting) = (Arc::clone(&self.server), Arc::clone(&listener));
+        let task = tokio::spawn(async move {
+            server.accept_from(accepting).await;
+        });
+        Listening { endpoint, listener, task }
+    }
+
+    async fn serve(mut self) -> Result<(), DaemonError> {
+        let step = "watch for signals";
+        let mut hangup = signal(SignalKind::hangup()).map_err(system(step))?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(system(step))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system(step))?;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = 0;
+        self.announce("ready");
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => self.reload(),
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = tick.tick() => {
+                    self.look_around(ticks);
+                    ticks = (ticks + 1) % TICKS_BETWEEN_COMPLAINTS;
+                }
+            }
+        }
+        self.stop(&mut terminate, &mut interrupt).await;
+        Ok(())
+    }
+
+    fn look_around(&self, ticks: u32) {
+        for link in self.service.live.load().passdbs.links() {
+            link.passdb.check(self.service.now());
+        }
+        for Listening { listener, .. } in &self.listening {
+            if ticks == TICKS_BETWEEN_COMPLAINTS - 1 && !listener.is_in_place() {
+                error!(
+                    event = "socket_missing",
+                    listener = listener.name(),
+                    hint = "restart sasld to bind it again"
+                );
+            }
+        }
+        notify(&[NotifyState::Watchdog]);
+    }
+
+    fn reload(&mut self) {
+        let reloading = NotifyState::monotonic_usec_now();
+        if let Ok(now) = reloading {
+            notify(&[NotifyState::Reloading, now]);
+        }
+        if let Err(error) = self.try_reload() {
+            // One line of log for each mistake.
+            for reason in error.to_string().lines() {
+                error!(event = "not_reloaded", reason, hint = "the running configuration stays in force");
+            }
+            notify(&[NotifyState::Ready]);
+            return;
+        }
+        self.announce("reloaded");
+    }
+
+    fn try_reload(&mut self) -> Result<(), DaemonError> {
+        let config = Config::load(&self.path)?;
+        let new = if self.inherited { Vec::new() } else { self.bind(&config)? };
+        // From here on nothing can fail.
+        let wanted = endpoints(&config);
+        self.listening.retain(|Listening { endpoint, .. }| {
+            endpoint.as_ref().is_none_or(|endpoint| wanted.contains(endpoint))
+        });
+        self.listening.extend(new);
+        let live = live(&config, &self.pool, Some(&self.service.live.load().passdbs));
+        self.service.live.store(Arc::new(live));
+        self.log.set_level(config.log_level.into());
+        for (key, changed) in [
+            ("hash_threads", config.hash_threads != self.config.hash_threads),
+            ("limits.connections", config.limits.connections != self.config.limits.connections),
+            ("listeners", self.inherited && config.listeners != self.config.listeners),
+        ] {
+            if changed {
+                warn!(event = "restart_needed", key);
+            }
+        }
+        self.config = config;
+        Ok(())
+    }
+
+    fn announce(&self, event: &str) {
+        let names: Vec<&str> = self.listening.iter().map(|listening| listening.listener.name()).collect();
+        let listeners = names.join(",");
+        let mechanisms = &self.service.live.load().policy.default_service.mechanisms;
+        let mechanisms = mechanisms.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        info!(event, version = env!("CARGO_PKG_VERSION"), listeners, mechanisms);
+        if Uid::effective().is_root() {
+            warn!(
+                event = "running_as_root",
+                hint = "a user of its own is enough for sasld; see docs/configuration.md"
+            );
+        }
+        let status = format!("Listening on {listeners}; offering {mechanisms}");
+        notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    }
+
+    async fn stop(&mut self, terminate: &mut Signal, interrupt: &mut Signal) {
+        notify(&[NotifyState::Stopping]);
+        let connections = self.server.connections();
+        info!(event = "stopping", connections);
+        self.listening.clear();
+        let ended = tokio::select! {
+            () = self.server.drain() => "drained",
+            () = tokio::time::sleep(DRAIN_PATIENCE) => "out of patience",
+            _ = terminate.recv() => "second signal",
+            _ = interrupt.recv() => "second signal",
+        };
+        info!(event = "stopped", ended);
+    }
+}
+
+/// Everything about logins that follows from the configuration. Passdbs that `old` has already keep their contents.
+fn live(config: &Config, pool: &Arc<HashPool>, old: Option<&Chain>) -> Live {
+    let links = config.passdbs.iter().map(|passdb| {
+        let config::Passdb::SecretsFile { path, continue_on_refusal } = passdb;
+        let kept =
+            old.into_iter().flat_map(Chain::links).find(|link| link.passdb.is(path, &config.usernames));
+        let passdb = match kept {
+            Some(link) => Arc::clone(&link.passdb),
+            None => SecretsFile::open(path.clone(), config.usernames.clone(), Arc::clone(pool)),
+        };
+        Link { passdb, continue_on_refusal: *continue_on_refusal }
+    });
+    Live { passdbs: Chain::new(links.collect()), policy: policy(config) }
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        host: host_name(),
+        names: config.usernames.clone(),
+        default_service: ServicePolicy {
+            mechanisms: config.mechanisms.clone(),
+            require_tls: config.require_tls,
+            allow_nets: None,
+        },
+        services: config.services.clone(),
+        refusal_delay: config.refusal_delay,
+        deadline: config.deadline,
+        on_outage: config.on_outage,
+        max_exchanges: config.limits.exchanges_per_connection as usize,
+    }
+}
+
+fn endpoints(config: &Config) -> Vec<Endpoint> {
+    let endpoint = |listener: &config::Listener| match listener {
+        config::Listener::Unix(unix) => Endpoint::Unix {
+            path: unix.path.clone(),
+            owner: Some(Uid::from_raw(unix.owner.id)),
+            group: Some(Gid::from_raw(unix.group.id)),
+            mode: unix.mode,
+            peers: unix.peers.iter().flatten().map(|peer| Uid::from_raw(peer.id)).collect(),
+        },
+        config::Listener::Tcp(tcp) => {
+            Endpoint::Tcp { address: tcp.address, allow: tcp.allow.clone().unwrap_or_else(loopback) }
+        }
+    };
+    config.listeners.iter().map(endpoint).collect()
+}
+
+/// Only for challenges, where anything will do.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+/// The sockets that systemd passes, if it does.
+fn inherit() -> Result<Vec<Inherited>, DaemonError> {
+    let mut passed = listenfd::ListenFd::from_env();
+    let mut sockets = Vec::new();
+    for index in 0..passed.len() {
+        // The wrong kind of socket is an error for one of the two, and stays for the other.
+        if let Ok(Some(socket)) = passed.take_unix_listener(index) {
+            sockets.push(Inherited::Unix(socket));
+        } else if let Some(socket) = passed.take_tcp_listener(index).map_err(system(INHERIT))? {
+            sockets.push(Inherited::Tcp(socket));
+        }
+    }
+    Ok(sockets)
+}
+
+/// Keeps passwords out of core files and other processes' reach, and makes room for connections.
+fn harden() -> Result<(), DaemonError> {
+    let step = "make the process undumpable";
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|error| system(step)(error.into()))?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|error| system(step)(error.into()))?;
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Without it there is room for fewer connections; newcomers wait.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+    let mut probe = [0; 1];
+    getrandom::fill(&mut probe).map_err(|error| system("get random numbers")(error.into()))?;
+    let _ = random::random();
+    Ok(())
+}
+
+fn system(step: &'static str) -> impl Fn(io::Error) -> DaemonError {
+    move |source| DaemonError::System { step, source }
+}
+
+/// Tells systemd, where there is one.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(reason) = sd_notify::notify(states) {
+        warn!(event = "not_notified", %reason);
+    }
+}

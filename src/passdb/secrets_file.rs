@@ -1,0 +1,300 @@
+//! The secrets file as a passdb: always the last good contents, and the newest ones as soon as they are good.
+//!
+//! The file's identity is compared at look-ups, at most every [`CHECK_EVERY`], and once a second by the daemon. A new
+//! file under the name (`rename`) is loaded at once; one that was written in place may not be finished, so it is
+//! loaded when it has held still for [`SETTLE`]. Small files load where the change was noticed, so that look-up sees
+//! them already; large ones load on a thread of their own while the old contents answer.
+//!
+//! Trouble with the file as a whole leaves the contents in force and is logged once, not at every check. If there
+//! never were any, there is no verdict. Expensive hashes go to the [`HashPool`].
+
+use super::hash_pool::HashPool;
+use super::{Finding, fair_queue::Prefix};
+use crate::credential::{Cost, CramMd5Key, Password, Proof, Verifiers};
+use crate::sasl::{Answer, CramMd5Credential, NameRules, Outage, Question, Refusal};
+use crate::secrets::{
+    self, Closed, Entry, Fingerprint, LoadError, LoadOptions, Loaded, Names, Secrets, Trust,
+};
+use crate::session::{Moment, Origin};
+use arc_swap::ArcSwapOption;
+use core::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Instant, SystemTime};
+use tracing::{error, info, warn};
+
+/// How often look-ups compare the file's identity, at most.
+const CHECK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long a file that was written in place must have held still.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// How coarse a file's times are, at worst: within it, two changes can look like one.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How long a file that could not be loaded is left alone.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Up to this size a file is loaded by whoever notices that it changed: some 2 ms.
+const LOADED_INLINE_BYTES: u64 = 256 << 10;
+
+/// How many problems of one version of the file are logged with their text.
+const PROBLEMS_LOGGED: usize = 10;
+
+/// See the module's head.
+pub struct SecretsFile {
+    path: PathBuf,
+    names: NameRules,
+    trust: Trust,
+    pool: Arc<HashPool>,
+    contents: ArcSwapOption<Secrets>,
+    /// When to compare the file's identity again, in milliseconds as [`Moment`]s are counted.
+    next_check: AtomicU64,
+    watch: Mutex<Watch>,
+}
+
+/// What is known of the file.
+#[derive(Default)]
+struct Watch {
+    loaded: Option<Fingerprint>,
+    /// It was so fresh when it was loaded that another change may hide behind the same identity.
+    in_doubt: bool,
+    /// The trouble logged last, so that it is logged once.
+    trouble: Option<String>,
+    /// A thread loads it right now.
+    loading: bool,
+}
+
+impl SecretsFile {
+    /// Loads the file for the first time. Blocks. Trouble is logged and leaves a passdb that has no verdict yet.
+    #[must_use]
+    pub fn open(path: PathBuf, names: NameRules, pool: Arc<HashPool>) -> Arc<Self> {
+        let file = Arc::new(Self {
+            path,
+            names,
+            trust: Trust::of_process(),
+            pool,
+            contents: ArcSwapOption::empty(),
+            next_check: AtomicU64::new(0),
+            watch: Mutex::default(),
+        });
+        file.install(file.read());
+        file
+    }
+
+    /// Where the file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this is the passdb for that file under those rules.
+    #[must_use]
+    pub fn is(&self, path: &Path, names: &NameRules) -> bool {
+        self.path == path && self.names == *names
+    }
+
+    /// The users in force; `None` if the file has never been good.
+    #[must_use]
+    pub fn users(&self) -> Option<usize> {
+        self.contents.load().as_ref().map(|contents| contents.len())
+    }
+
+    pub(super) async fn find(self: &Arc<Self>, question: &Question, origin: &Origin, now: Moment) -> Finding {
+        self.check(now);
+        let entry = {
+            let contents = self.contents.load();
+            let Some(contents) = contents.as_ref() else {
+                return Finding::Out(Outage::Passdb);
+            };
+            match contents.lookup(question.name().as_str()) {
+                Some(entry) => entry,
+                None => return Finding::NotFound,
+            }
+        };
+        match self.judge(entry, question, origin).await {
+            Ok(answer) => Finding::Found(answer),
+            Err(outage) => Finding::Out(outage),
+        }
+    }
+
+    pub(super) async fn decoy(&self, question: &Question, origin: &Origin) -> Result<Answer, Outage> {
+        let decoy =
+            self.contents.load().as_ref().and_then(|contents| contents.decoy(question.name().as_str()));
+        match (decoy, question) {
+            (Some(entry), _) => self.judge(entry, question, origin).await,
+            (None, Question::VerifyPassword(..)) => Ok(Answer::Verdict(Err(Refusal::UnknownUser))),
+            (None, Question::LookupCramMd5(_)) => Ok(unanswerable(Refusal::UnknownUser)),
+        }
+    }
+
+    /// Does the work first and looks at the entry's restrictions afterwards, so that refusals look alike.
+    async fn judge(&self, entry: Entry, question: &Question, origin: &Origin) -> Result<Answer, Outage> {
+        let standing = standing(&entry, origin);
+        match question {
+            Question::VerifyPassword(_, password) => {
+                let Some(verifiers) = entry.verifiers else {
+                    return Ok(Answer::Verdict(Err(standing.unwrap_or(Refusal::NoVerifier))));
+                };
+                let proof = self.verify(verifiers, password, origin).await?;
+                let verdict = proof.ok_or(Refusal::WrongPassword);
+                Ok(Answer::Verdict(match standing {
+                    Some(refusal) => Err(refusal),
+                    None => verdict,
+                }))
+            }
+            Question::LookupCramMd5(_) => {
+                let key = entry.verifiers.and_then(|verifiers| verifiers.cram_md5());
+                Ok(match (key, standing) {
+                    (Some(key), refusal) => Answer::Credential(CramMd5Credential { key, refusal }),
+                    (None, refusal) => unanswerable(refusal.unwrap_or(Refusal::NoVerifier)),
+                })
+            }
+        }
+    }
+
+    async fn verify(
+        &self,
+        verifiers: Verifiers,
+        password: &Arc<Password>,
+        origin: &Origin,
+    ) -> Result<Option<Proof>, Outage> {
+        match verifiers.strongest().cost() {
+            Cost::Cheap => Ok(verifiers.strongest().verify(password)),
+            Cost::Expensive => {
+                let password = Arc::clone(password);
+                let prefix = Prefix::from(origin.remote);
+                self.pool.run(prefix, move || verifiers.strongest().verify(&password)).await
+            }
+        }
+    }
+
+    /// Compares the file's identity if it is time to, and loads the file if it has changed. `now` only grows.
+    pub fn check(self: &Arc<Self>, now: Moment) {
+        let now = millis(now.0);
+        let next = self.next_check.load(Ordering::Relaxed);
+        let following = now.saturating_add(millis(CHECK_EVERY));
+        let swap =
+            |next| self.next_check.compare_exchange(next, following, Ordering::Relaxed, Ordering::Relaxed);
+        if now < next || swap(next).is_err() || !self.begin_loading() {
+            return;
+        }
+        let size = std::fs::metadata(&self.path).map_or(0, |file| file.len());
+        if size > LOADED_INLINE_BYTES {
+            self.load_on_a_thread();
+            return;
+        }
+        self.install(self.read());
+        if self.lock().trouble.is_some() {
+            self.next_check.store(now.saturating_add(millis(RETRY_AFTER)), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the file is to be loaded now, and by nobody else.
+    fn begin_loading(&self) -> bool {
+        let mut watch = self.lock();
+        let changed = match (secrets::fingerprint(&self.path), watch.loaded) {
+            (Ok(found), Some(loaded)) if found == loaded => {
+                watch.in_doubt && found.age(SystemTime::now()) > TICK
+            }
+            (Ok(found), Some(loaded)) if found.is_same_file(&loaded) => found.age(SystemTime::now()) > SETTLE,
+            (Ok(_) | Err(_), _) => true,
+        };
+        changed && !std::mem::replace(&mut watch.loading, true)
+    }
+
+    fn load_on_a_thread(self: &Arc<Self>) {
+        let file = Arc::clone(self);
+        let loader = thread::Builder::new().name("secrets".to_owned());
+        if let Err(error) = loader.spawn(move || file.install(file.read())) {
+            self.lock().loading = false;
+            error!(event = "secrets_not_loaded", path = %self.path.display(), reason = %error);
+        }
+    }
+
+    /// Reads the file. Takes as long as the file is large.
+    fn read(&self) -> Result<(Loaded, Duration), LoadError> {
+        let start = Instant::now();
+        let allowed = |name: &str| self.names.canonical(name.as_bytes()).is_ok();
+        let previous = self.contents.load();
+        let options = LoadOptions {
+            names: Names { lowercase: self.names.lowercase(), allowed: &allowed },
+            trust: Some(&self.trust),
+            previous: previous.as_deref(),
+        };
+        secrets::load(&self.path, &options).map(|loaded| (loaded, start.elapsed()))
+    }
+
+    /// Puts new contents in force, or logs why they are not.
+    fn install(&self, loaded: Result<(Loaded, Duration), LoadError>) {
+        let path = self.path.display();
+        let mut watch = self.lock();
+        watch.loading = false;
+        match loaded {
+            Ok((Loaded { secrets, fingerprint }, took)) => {
+                let same_again = watch.loaded == Some(fingerprint);
+                *watch = Watch {
+                    loaded: Some(fingerprint),
+                    in_doubt: !same_again && fingerprint.age(SystemTime::now()) <= TICK,
+                    ..Watch::default()
+                };
+                drop(watch);
+                if !same_again {
+                    info!(event = "secrets_loaded", %path, users = secrets.len(), problems = secrets.problems().total(), ms = millis(took));
+                    log_problems(&path, &secrets);
+                }
+                // The old contents are wiped by whoever uses them last.
+                self.contents.store(Some(Arc::new(secrets)));
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                if watch.trouble.as_ref() != Some(&reason) {
+                    let in_force = if watch.loaded.is_some() {
+                        "the last good contents"
+                    } else {
+                        "nothing: no verdicts"
+                    };
+                    error!(event = "secrets_not_loaded", %path, %reason, in_force);
+                    watch.trouble = Some(reason);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watch> {
+        // A panic while it was held leaves nothing half done: the watch is replaced as a whole.
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log_problems(path: &impl core::fmt::Display, secrets: &Secrets) {
+    let problems = secrets.problems();
+    for problem in problems.listed().iter().take(PROBLEMS_LOGGED) {
+        let user = problem.name.as_deref();
+        warn!(event = "secrets_problem", %path, line = problem.line, user, reason = problem.reason);
+    }
+    if problems.total() > PROBLEMS_LOGGED {
+        warn!(event = "secrets_problems", %path, total = problems.total(), hint = "sasld check lists them");
+    }
+}
+
+/// Why this user is not let in even with the right password.
+fn standing(entry: &Entry, origin: &Origin) -> Option<Refusal> {
+    match entry.closed {
+        Some(Closed::Decoy) => Some(Refusal::UnknownUser),
+        Some(_) => Some(Refusal::Closed),
+        None if !entry.admits(origin.remote) => Some(Refusal::Network),
+        None => None,
+    }
+}
+
+/// An answer for CRAM-MD5 about a user without a verifier for it.
+fn unanswerable(refusal: Refusal) -> Answer {
+    Answer::Credential(CramMd5Credential { key: CramMd5Key::from_state(&[0; 32]), refusal: Some(refusal) })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

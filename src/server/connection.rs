@@ -1,0 +1,402 @@
+//! Drives one `Session` over one socket: bytes in, actions performed, bytes out, time told.
+//!
+//! One read and one write serve a login whose answer is known at once. Bytes are read into a buffer that all
+//! connections of a thread share and parsed where they lie, so an idle connection holds nothing but its task. A
+//! question whose answer takes time runs as a task beside the connection, which goes on reading meanwhile.
+//!
+//! A client that does not read its replies is not read from once [`MAX_UNREAD_BYTES`] wait for it, and is left after
+//! [`STUCK_AFTER`]. A panic while a question is answered costs that request its verdict and nothing else. How each
+//! connection ended, if not by its client, is logged.
+
+use super::{Service, random};
+use crate::sasl::{Answer, Outage, Question};
+use crate::session::{Action, CloseReason, Moment, Origin, Session, Ticket};
+use crate::telemetry::log_attempt;
+use crate::wire::{Greeting, LineBuffer};
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker, ready};
+use core::time::Duration;
+use std::cell::RefCell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Sleep, sleep_until};
+use tracing::{debug, info, warn};
+use zeroize::Zeroize;
+
+/// Replies that may wait for their client.
+pub const MAX_UNREAD_BYTES: usize = 64 << 10;
+
+/// How long a client may leave replies unread.
+pub const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+/// Open exchanges over all connections; one more, and this connection's oldest goes.
+pub const MAX_OPEN_EXCHANGES: usize = 65_536;
+
+const READ_BYTES: usize = 16 << 10;
+
+/// What all connections of a thread share.
+struct Scratch {
+    read: Box<[u8; READ_BYTES]>,
+    whole_line: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> =
+        RefCell::new(Scratch { read: Box::new([0; READ_BYTES]), whole_line: Vec::new() });
+}
+
+/// A connected socket.
+pub enum Stream {
+    /// Unix.
+    Unix(UnixStream),
+    /// TCP.
+    Tcp(TcpStream),
+}
+
+/// What wakes a connection.
+enum Event {
+    /// So many bytes were read into the scratch buffer; none at the end.
+    Read(usize),
+    Answered(Ticket, Result<Answer, Outage>),
+    /// The timer rang, or some of what waited has been written.
+    Tick,
+    /// The daemon is about to end.
+    Drain,
+    Broken(io::Error),
+}
+
+struct Connection {
+    stream: Stream,
+    service: Arc<Service>,
+    session: Session,
+    lines: LineBuffer,
+    /// Replies not yet written.
+    out: Vec<u8>,
+    /// When the client last read something of `out`, or `out` was empty.
+    progress: Moment,
+    /// Armed no later than needed; often earlier, for re-arming costs more than waking once for nothing.
+    timer: Option<Pin<Box<Sleep>>>,
+    answers: Option<(UnboundedSender<Answered>, UnboundedReceiver<Answered>)>,
+    /// What `service.open_exchanges` holds of ours.
+    counted: usize,
+    draining: bool,
+}
+
+type Answered = (Ticket, Result<Answer, Outage>);
+
+/// Serves a connection until its end.
+pub(super) async fn serve(stream: Stream, service: Arc<Service>, number: u32) {
+    let now = service.now();
+    let mut out = Vec::with_capacity(256);
+    Greeting {
+        mechanisms: &service.live.load().policy.default_service.mechanisms,
+        pid: std::process::id(),
+        connection: number,
+        cookie: random::random(),
+    }
+    .encode(&mut out);
+    let mut connection = Connection {
+        stream,
+        service,
+        session: Session::new(now),
+        lines: LineBuffer::default(),
+        out,
+        progress: now,
+        timer: None,
+        answers: None,
+        counted: 0,
+        draining: false,
+    };
+    match connection.run(number).await {
+        End::Client => debug!(event = "disconnected", connection = number),
+        End::Drained => {}
+        End::Closed(CloseReason::Outage) => {
+            info!(event = "closed", connection = number, reason = "no verdict");
+        }
+        End::Closed(reason) => warn!(event = "protocol_error", connection = number, %reason),
+        End::Stuck => warn!(event = "stuck_client", connection = number, unread = connection.out.len()),
+        End::Broken(error) => debug!(event = "broken", connection = number, reason = %error),
+    }
+    let now = connection.service.now();
+    connection.session.abandon(now).iter().for_each(log_attempt);
+}
+
+/// How a connection ended.
+enum End {
+    Client,
+    Drained,
+    Closed(CloseReason),
+    Stuck,
+    Broken(io::Error),
+}
+
+impl Connection {
+    async fn run(&mut self, number: u32) -> End {
+        let mut drain = Box::pin({
+            let service = Arc::clone(&self.service);
+            async move { service.draining().await }
+        });
+        debug!(event = "connected", connection = number);
+        loop {
+            if let Err(error) = self.write() {
+                return End::Broken(error);
+            }
+            if self.draining && self.out.is_empty() && self.session.in_flight() == 0 {
+                return End::Drained;
+            }
+            self.arm_timer();
+            let event = std::future::poll_fn(|context| self.poll_event(context, drain.as_mut())).await;
+            let now = self.service.now();
+            let end = match event {
+                Event::Read(0) => Some(End::Client),
+                Event::Read(length) => self.on_bytes(length, now),
+                Event::Answered(ticket, answer) => self.on_answer(ticket, answer, now),
+                Event::Drain => {
+                    self.draining = true;
+                    None
+                }
+                Event::Tick => None,
+                Event::Broken(error) => Some(End::Broken(error)),
+            };
+            let end = end.or_else(|| self.on_time(now));
+            if let Some(end) = end {
+                // What was decided before still goes out; a client that does not take it now has lost it.
+                let _ = self.write();
+                return end;
+            }
+            self.count_exchanges();
+        }
+    }
+
+    fn poll_event(
+        &mut self,
+        context: &mut Context<'_>,
+        drain: Pin<&mut impl Future<Output = ()>>,
+    ) -> Poll<Event> {
+        if let Some((_, answers)) = &mut self.answers
+            && let Poll::Ready(Some((ticket, answer))) = answers.poll_recv(context)
+        {
+            return Poll::Ready(Event::Answered(ticket, answer));
+        }
+        if !self.out.is_empty() {
+            match self.poll_write(context) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Event::Tick),
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(error)),
+                Poll::Pending => {}
+            }
+        }
+        if self.session.wants_lines() && !self.draining && self.out.len() < MAX_UNREAD_BYTES {
+            match self.poll_read(context) {
+                Poll::Ready(Ok(length)) => return Poll::Ready(Event::Read(length)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(error)),
+                Poll::Pending => {}
+            }
+        }
+        if let Some(timer) = &mut self.timer
+            && timer.as_mut().poll(context).is_ready()
+        {
+            self.timer = None;
+            return Poll::Ready(Event::Tick);
+        }
+        if !self.draining && drain.poll(context).is_ready() {
+            return Poll::Ready(Event::Drain);
+        }
+        Poll::Pending
+    }
+
+    /// Takes every whole line out of what was just read.
+    fn on_bytes(&mut self, length: usize, now: Moment) -> Option<End> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let Scratch { read, whole_line } = scratch;
+            let mut chunk = &read[..length];
+            let end = loop {
+                let line = match self.lines.next_line(&mut chunk, whole_line) {
+                    Ok(Some(line)) => line,
+                    Ok(None) => break None,
+                    Err(error) => break Some(End::Closed(error.into())),
+                };
+                let live = self.service.live.load();
+                let action = self.session.on_line(line, now, &live.policy, &mut random::seed);
+                drop(live);
+                let end = self.perform(action, now);
+                if end.is_some() || !self.session.wants_lines() {
+                    break end;
+                }
+            };
+            // Passwords have passed through here.
+            read[..length].zeroize();
+            whole_line.zeroize();
+            end
+        })
+    }
+
+    fn on_answer(&mut self, ticket: Ticket, answer: Result<Answer, Outage>, now: Moment) -> Option<End> {
+        let policy = &self.service.live.load().policy;
+        let action = self.session.on_answer(ticket, answer, now, policy, &mut random::seed);
+        self.perform(action, now)
+    }
+
+    fn on_time(&mut self, now: Moment) -> Option<End> {
+        if self.out.is_empty() {
+            self.progress = now;
+        } else if now >= self.progress + STUCK_AFTER {
+            return Some(End::Stuck);
+        }
+        loop {
+            let action = self.session.on_time(now, &self.service.live.load().policy);
+            if matches!(action, Action::None) {
+                return None;
+            }
+            if let Some(end) = self.perform(action, now) {
+                return Some(end);
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action, now: Moment) -> Option<End> {
+        match action {
+            Action::None => None,
+            Action::Send(reply) => {
+                reply.encode(&mut self.out);
+                None
+            }
+            Action::Settle(attempt, reply) => {
+                log_attempt(&attempt);
+                if let Some(reply) = reply {
+                    reply.encode(&mut self.out);
+                }
+                None
+            }
+            Action::Ask(ticket, question, origin) => match self.ask(ticket, question, origin, now) {
+                Some(answer) => self.on_answer(ticket, answer, now),
+                None => None,
+            },
+            Action::Close(reason) => Some(End::Closed(reason)),
+        }
+    }
+
+    /// Asks the passdbs. An answer that is there at once needs no task; any other comes as an [`Event::Answered`].
+    fn ask(
+        &mut self,
+        ticket: Ticket,
+        question: Question,
+        origin: Origin,
+        now: Moment,
+    ) -> Option<Result<Answer, Outage>> {
+        let live = self.service.live.load_full();
+        let mut answering = Box::pin(async move { live.passdbs.answer(&question, &origin, now).await });
+        let mut context = Context::from_waker(Waker::noop());
+        match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(&mut context))) {
+            Ok(Poll::Ready(answer)) => return Some(answer),
+            Ok(Poll::Pending) => {}
+            Err(_) => return Some(Err(Outage::Internal)),
+        }
+        let (sender, _) = self.answers.get_or_insert_with(unbounded_channel);
+        let mut reply = ReplyTo { ticket, sender: sender.clone(), sent: false };
+        tokio::spawn(async move { reply.send(answering.await) });
+        None
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        match self.poll_write(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Writes as much as the socket takes.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let written = match &mut self.stream {
+                Stream::Unix(stream) => Pin::new(stream).poll_write(context, &self.out),
+                Stream::Tcp(stream) => Pin::new(stream).poll_write(context, &self.out),
+            };
+            let written = ready!(written)?;
+            self.out.drain(..written);
+            self.progress = self.service.now();
+        }
+        if self.out.capacity() > READ_BYTES {
+            // A burst is over; an idle connection keeps no large buffer.
+            self.out = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(&mut scratch.read[..]);
+            let read = match &mut self.stream {
+                Stream::Unix(stream) => Pin::new(stream).poll_read(context, &mut buffer),
+                Stream::Tcp(stream) => Pin::new(stream).poll_read(context, &mut buffer),
+            };
+            read.map_ok(|()| buffer.filled().len())
+        })
+    }
+
+    fn arm_timer(&mut self) {
+        let policy = &self.service.live.load().policy;
+        let unread = (!self.out.is_empty()).then_some(self.progress + STUCK_AFTER);
+        let Some(wake_at) = self.session.wake_at(policy).into_iter().chain(unread).min() else {
+            return;
+        };
+        let deadline = self.service.instant(wake_at);
+        match &mut self.timer {
+            Some(timer) if timer.deadline() <= deadline => {}
+            Some(timer) => timer.as_mut().reset(deadline),
+            None => self.timer = Some(Box::pin(sleep_until(deadline))),
+        }
+    }
+
+    /// Keeps the number of open exchanges over all connections within its bound, at this connection's expense.
+    fn count_exchanges(&mut self) {
+        let open = self.session.open_exchanges();
+        if open == self.counted {
+            return;
+        }
+        let total = &self.service.open_exchanges;
+        let others = total.fetch_sub(self.counted, Ordering::Relaxed) - self.counted;
+        let mut open = open;
+        while open + others > MAX_OPEN_EXCHANGES && self.session.evict_oldest() {
+            open -= 1;
+        }
+        total.fetch_add(open, Ordering::Relaxed);
+        self.counted = open;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.service.open_exchanges.fetch_sub(self.counted, Ordering::Relaxed);
+    }
+}
+
+/// Sends one answer to a connection, whatever happens to the task that works it out.
+struct ReplyTo {
+    ticket: Ticket,
+    sender: UnboundedSender<Answered>,
+    sent: bool,
+}
+
+impl ReplyTo {
+    fn send(&mut self, answer: Result<Answer, Outage>) {
+        self.sent = true;
+        // Nobody listens when the connection is gone.
+        let _ = self.sender.send((self.ticket, answer));
+    }
+}
+
+impl Drop for ReplyTo {
+    fn drop(&mut self) {
+        if !self.sent {
+            self.send(Err(Outage::Internal));
+        }
+    }
+}

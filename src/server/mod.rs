@@ -1,0 +1,209 @@
+//! Accepts connections and gives each of them to one of the serving threads.
+//!
+//! There is one serving thread per core, each with a runtime of its own, and a connection stays on the thread it was
+//! given to: a login takes no lock and wakes nobody else. The accepting thread does nothing but accept.
+//!
+//! No error of accept(2) ends the loop. At the connection limit and without free descriptors, newcomers wait in the
+//! backlog: a connection that is closed before its greeting makes Postfix's smtpd exit and its port stop.
+#![forbid(unsafe_code)]
+
+mod connection;
+pub mod listener;
+pub mod random;
+
+pub use connection::{MAX_OPEN_EXCHANGES, MAX_UNREAD_BYTES, STUCK_AFTER};
+pub use listener::{BindError, Endpoint, Listener};
+
+use crate::passdb::Chain;
+use crate::policy::Policy;
+use crate::session::Moment;
+use arc_swap::ArcSwap;
+use connection::Stream;
+use core::num::NonZeroUsize;
+use core::time::Duration;
+use listener::{Accept, Accepted};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::thread;
+use tokio::runtime;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+/// How long accepting pauses when there are no descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the same trouble with accepting is logged.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// What a reload replaces as a whole.
+pub struct Live {
+    /// The rules for logins.
+    pub policy: Policy,
+    /// Who can tell whether a password is right.
+    pub passdbs: Chain,
+}
+
+/// What all connections share.
+pub struct Service {
+    /// The rules and passdbs in force.
+    pub live: ArcSwap<Live>,
+    open_exchanges: AtomicUsize,
+    start: Instant,
+    draining: watch::Sender<bool>,
+}
+
+impl Service {
+    /// A service under these rules.
+    #[must_use]
+    pub fn new(live: Live) -> Self {
+        Self {
+            live: ArcSwap::from_pointee(live),
+            open_exchanges: AtomicUsize::new(0),
+            start: Instant::now(),
+            draining: watch::Sender::new(false),
+        }
+    }
+
+    /// The time, as sessions count it: monotonic, from when the service was made.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        Moment(self.start.elapsed())
+    }
+
+    fn instant(&self, moment: Moment) -> Instant {
+        self.start + moment.0
+    }
+
+    async fn draining(&self) {
+        // The sender lives as long as we do, so this only ends when the daemon is about to.
+        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
+    }
+}
+
+/// The serving threads.
+pub struct Server {
+    service: Arc<Service>,
+    workers: Vec<runtime::Handle>,
+    connections: Arc<Connections>,
+    /// Ends the serving threads when it is dropped.
+    _stop: watch::Sender<()>,
+}
+
+struct Connections {
+    permits: Arc<Semaphore>,
+    count: AtomicUsize,
+    /// Somebody left.
+    left: Notify,
+    next_number: AtomicU32,
+}
+
+impl Server {
+    /// Starts the serving threads.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread or what a runtime needs.
+    pub fn start(service: Arc<Service>, threads: NonZeroUsize, max_connections: usize) -> io::Result<Self> {
+        let (stop, stopped) = watch::channel(());
+        let mut workers = Vec::new();
+        for number in 0..threads.get() {
+            let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+            workers.push(runtime.handle().clone());
+            let mut stopped = stopped.clone();
+            thread::Builder::new().name(format!("serve-{number}")).spawn(move || {
+                // An error is what ends it: the sender is gone.
+                runtime.block_on(async { while stopped.changed().await.is_ok() {} });
+            })?;
+        }
+        let connections = Arc::new(Connections {
+            permits: Arc::new(Semaphore::new(max_connections)),
+            count: AtomicUsize::new(0),
+            left: Notify::new(),
+            next_number: AtomicU32::new(0),
+        });
+        Ok(Self { service, workers, connections, _stop: stop })
+    }
+
+    /// Connections right now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.count.load(Ordering::Relaxed)
+    }
+
+    /// Accepts connections for as long as it is polled.
+    pub async fn accept_from(&self, listener: Arc<Listener>) {
+        let mut quiet_until = Instant::now();
+        loop {
+            let Ok(permit) = Arc::clone(&self.connections.permits).acquire_owned().await else {
+                unreachable!("the semaphore is never closed");
+            };
+            let trouble = match listener.accept().await {
+                Ok(Accept::Connection(stream)) => {
+                    self.hand_over(stream, permit);
+                    continue;
+                }
+                Ok(Accept::Stranger(who)) => format!("{who} may not connect"),
+                // The client was gone again before we looked.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => {
+                    tokio::time::sleep(PAUSE).await;
+                    error.to_string()
+                }
+            };
+            if Instant::now() >= quiet_until {
+                quiet_until = Instant::now() + LOG_EVERY;
+                warn!(event = "not_accepted", listener = listener.name(), reason = trouble);
+            }
+        }
+    }
+
+    fn hand_over(&self, stream: Accepted, permit: OwnedSemaphorePermit) {
+        let connections = Arc::clone(&self.connections);
+        // CUID is a number from 1 to 2^32−1.
+        let mut number = connections.next_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if number == 0 {
+            number = connections.next_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        }
+        connections.count.fetch_add(1, Ordering::Relaxed);
+        let present = Present { connections, _permit: permit };
+        let service = Arc::clone(&self.service);
+        let worker = &self.workers[number as usize % self.workers.len()];
+        worker.spawn(async move {
+            let _present = present;
+            let stream = match stream {
+                Accepted::Unix(stream) => tokio::net::UnixStream::from_std(stream).map(Stream::Unix),
+                Accepted::Tcp(stream) => tokio::net::TcpStream::from_std(stream).map(Stream::Tcp),
+            };
+            match stream {
+                Ok(stream) => connection::serve(stream, service, number).await,
+                Err(error) => error!(event = "not_served", connection = number, reason = %error),
+            }
+        });
+    }
+
+    /// Tells every connection to finish what is in flight and close, and waits until all have.
+    pub async fn drain(&self) {
+        self.service.draining.send_replace(true);
+        loop {
+            let left = self.connections.left.notified();
+            if self.connections() == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+/// One connection, counted.
+struct Present {
+    connections: Arc<Connections>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.connections.count.fetch_sub(1, Ordering::Relaxed);
+        self.connections.left.notify_one();
+    }
+}

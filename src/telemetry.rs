@@ -1,0 +1,276 @@
+//! The log: one logfmt line per event on standard error, and no request ever waits for it.
+//!
+//! Lines are put into a bounded buffer, which a thread of its own writes out. While standard error is blocked or its
+//! disk full, the buffer fills and further lines are dropped and counted; the count is logged when writing works
+//! again. The thread lingers a moment before it writes, so that a thousand logins cost one system call.
+//!
+//! A value with a blank, a quote, `=` or anything unprintable is quoted and escaped, so a user's name can never look
+//! like another key. Passwords, responses and verifiers are never values; their types print as `***`.
+//!
+//! `docs/log.md` lists the events and the words of `why=`.
+#![forbid(unsafe_code)]
+
+use crate::sasl::Claimed;
+use crate::session::{Attempt, Verdict};
+use crate::wire::Secured;
+use core::fmt;
+use core::time::Duration;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use tracing::field::{Field, Visit};
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Bytes of log that may wait to be written.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// How long the writer waits for company after the first line.
+const LINGER: Duration = Duration::from_millis(5);
+
+/// How much of a user's name is logged, in bytes.
+const MAX_USER_BYTES: usize = 255;
+
+/// Where log lines go; clones share one buffer.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    verbosity: AtomicU8,
+    state: Mutex<State>,
+    /// There is something to write, or an end to it.
+    wake: Condvar,
+    /// Everything is written.
+    idle: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<u8>,
+    dropped: u64,
+    writing: bool,
+    flushing: bool,
+}
+
+/// Sends every `tracing` event from `level` up to standard error, as long as the process lives.
+///
+/// # Errors
+/// When the operating system refuses a thread, or another subscriber is set already.
+pub fn start(level: Level) -> io::Result<Log> {
+    let log = Log::start(io::stderr())?;
+    log.set_level(level);
+    tracing_subscriber::registry().with(log.clone()).try_init().map_err(io::Error::other)?;
+    Ok(log)
+}
+
+impl Log {
+    fn start(output: impl Write + Send + 'static) -> io::Result<Self> {
+        let shared = Shared {
+            verbosity: AtomicU8::new(verbosity(Level::INFO)),
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            idle: Condvar::new(),
+        };
+        let log = Self { shared: Arc::new(shared) };
+        let shared = Arc::clone(&log.shared);
+        thread::Builder::new().name("log".to_owned()).spawn(move || shared.write_to(output))?;
+        Ok(log)
+    }
+
+    /// Logs what is at least this grave from now on.
+    pub fn set_level(&self, level: Level) {
+        self.shared.verbosity.store(verbosity(level), Ordering::Relaxed);
+    }
+
+    /// Waits until everything logged so far is written, but at most `patience`.
+    pub fn flush(&self, patience: Duration) {
+        let mut state = self.shared.lock();
+        state.flushing = true;
+        self.shared.wake.notify_one();
+        let busy = |state: &mut State| state.writing || !state.waiting.is_empty();
+        let result = self.shared.idle.wait_timeout_while(state, patience, busy);
+        result.unwrap_or_else(PoisonError::into_inner).0.flushing = false;
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while formatting leaves at worst half a line.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_to(&self, mut output: impl Write) {
+        let mut batch = Vec::new();
+        loop {
+            let state = self.lock();
+            let nothing = |state: &mut State| state.waiting.is_empty();
+            let state = self.wake.wait_while(state, nothing).unwrap_or_else(PoisonError::into_inner);
+            let lonely = |state: &mut State| !state.flushing && state.waiting.len() < BUFFER_BYTES / 2;
+            let (mut state, _) =
+                self.wake.wait_timeout_while(state, LINGER, lonely).unwrap_or_else(PoisonError::into_inner);
+            batch.clear();
+            std::mem::swap(&mut batch, &mut state.waiting);
+            let dropped = std::mem::take(&mut state.dropped);
+            state.writing = true;
+            drop(state);
+            let mut result = output.write_all(&batch);
+            if dropped > 0 {
+                let lost = format!("level=warn event=log_lines_dropped count={dropped}\n");
+                result = result.and_then(|()| output.write_all(lost.as_bytes()));
+            }
+            let mut state = self.lock();
+            state.writing = false;
+            if result.is_err() {
+                // Counted, not kept: by the time the disk has room again they would be old news.
+                state.dropped += dropped + batch.iter().filter(|&&byte| byte == b'\n').count() as u64;
+            }
+            if state.waiting.is_empty() {
+                self.idle.notify_all();
+            }
+        }
+    }
+}
+
+fn verbosity(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 0,
+        Level::WARN => 1,
+        Level::INFO => 2,
+        Level::DEBUG => 3,
+        Level::TRACE => 4,
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Log {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        // The level may change, so it is compared each time.
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        verbosity(*metadata.level()) <= self.shared.verbosity.load(Ordering::Relaxed)
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut state = self.shared.lock();
+        if state.waiting.len() >= BUFFER_BYTES {
+            state.dropped += 1;
+            return;
+        }
+        let was_empty = state.waiting.is_empty();
+        let mut line = Line(&mut state.waiting);
+        line.begin(*event.metadata().level());
+        event.record(&mut line);
+        line.0.push(b'\n');
+        if was_empty {
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+/// One line being written.
+struct Line<'a>(&'a mut Vec<u8>);
+
+impl Line<'_> {
+    fn begin(&mut self, level: Level) {
+        let mut time = String::with_capacity(32);
+        // The clock's only failure is an unprintable year; a line without a time is still a line.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+        self.0.extend_from_slice(b"time=");
+        self.0.extend_from_slice(time.as_bytes());
+        self.0.extend_from_slice(match level {
+            Level::ERROR => b" level=error",
+            Level::WARN => b" level=warn",
+            Level::INFO => b" level=info",
+            Level::DEBUG => b" level=debug",
+            Level::TRACE => b" level=trace",
+        });
+    }
+
+    fn pair(&mut self, key: &str, value: fmt::Arguments<'_>) {
+        self.0.push(b' ');
+        self.0.extend_from_slice(key.as_bytes());
+        self.0.push(b'=');
+        let start = self.0.len();
+        write!(self.0, "{value}").expect("writing into a Vec does not fail");
+        let plain = |&byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\');
+        if self.0.len() > start && self.0[start..].iter().all(plain) {
+            return;
+        }
+        let value = self.0.split_off(start);
+        self.0.push(b'"');
+        for chunk in value.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                let printable =
+                    character == ' ' || character.is_alphanumeric() || character.is_ascii_graphic();
+                if printable && !matches!(character, '"' | '\\') {
+                    write!(self.0, "{character}")
+                } else {
+                    write!(self.0, "{}", character.escape_default())
+                }
+                .expect("writing into a Vec does not fail");
+            }
+            for byte in chunk.invalid() {
+                write!(self.0, "\\x{byte:02x}").expect("writing into a Vec does not fail");
+            }
+        }
+        self.0.push(b'"');
+    }
+}
+
+impl Visit for Line<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.pair(field.name(), format_args!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.pair(field.name(), format_args!("{value}"));
+    }
+}
+
+/// The one line that an attempt ends with.
+pub fn log_attempt(attempt: &Attempt) {
+    let Attempt { verdict, claimed, mechanism, origin, client_pid, elapsed } = attempt;
+    let (result, why) = match verdict {
+        Verdict::Accepted => ("ok", None),
+        Verdict::Refused(refusal) => ("refused", Some(refusal.why())),
+        Verdict::Rejected(why) => ("refused", Some(*why)),
+        Verdict::Outage(outage) => ("outage", Some(outage.why())),
+        Verdict::Abandoned => ("abandoned", None),
+    };
+    let user = match claimed {
+        Claimed::Nobody => None,
+        Claimed::Name(name) => Some(Text(name.as_str().as_bytes())),
+        Claimed::Typed(bytes) => Some(Text(&bytes[..bytes.len().min(MAX_USER_BYTES)])),
+    };
+    let user = user.map(tracing::field::display);
+    let mech = mechanism.map(crate::sasl::Mechanism::name);
+    let service = Text(&origin.service);
+    let rip = origin.remote.map(tracing::field::display);
+    let tls = if origin.secured == Secured::Yes { "yes" } else { "no" };
+    let ms = elapsed.as_millis();
+    tracing::info!(event = "auth", result, why, user, mech, service = %service, rip, tls, pid = client_pid, ms);
+}
+
+/// Bytes of a stranger as text.
+struct Text<'a>(&'a [u8]);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            f.write_str(chunk.valid())?;
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
