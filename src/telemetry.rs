@@ -68,6 +68,11 @@ pub fn start(level: Level) -> io::Result<Log> {
     let log = Log::start(io::stderr())?;
     log.set_level(level);
     tracing_subscriber::registry().with(log.clone()).try_init().map_err(io::Error::other)?;
+    std::panic::set_hook(Box::new(|panic| {
+        // Not the message: it could quote what it choked on.
+        let place = panic.location().map(tracing::field::display);
+        tracing::error!(event = "panic", place);
+    }));
     Ok(log)
 }
 

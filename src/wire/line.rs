@@ -45,7 +45,7 @@ impl LineBuffer {
             if self.partial.len() + chunk.len() >= MAX_LINE_BYTES {
                 return Err(LineError::TooLong);
             }
-            self.partial.extend_from_slice(chunk);
+            self.keep(chunk);
             *chunk = &[];
             return Ok(None);
         };
@@ -58,6 +58,7 @@ impl LineBuffer {
             head
         } else {
             whole.zeroize();
+            whole.reserve(MAX_LINE_BYTES);
             whole.extend_from_slice(&self.partial);
             whole.extend_from_slice(head);
             self.partial.zeroize();
@@ -69,6 +70,18 @@ impl LineBuffer {
             return Err(LineError::Nul);
         }
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
+    }
+
+    /// Appends to the unfinished line, and wipes the old place when it has to move to a larger one.
+    fn keep(&mut self, chunk: &[u8]) {
+        let length = self.partial.len() + chunk.len();
+        if length > self.partial.capacity() {
+            let mut larger = Vec::with_capacity(length.next_power_of_two());
+            larger.extend_from_slice(&self.partial);
+            self.partial.zeroize();
+            self.partial = larger;
+        }
+        self.partial.extend_from_slice(chunk);
     }
 }
 
