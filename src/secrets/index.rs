@@ -18,11 +18,9 @@ use memchr::{memchr, memchr_iter, memchr2, memrchr};
 use zeroize::Zeroizing;
 
 use super::format::{self, BOM, LineError, Terms, check_name, parse_terms};
+use super::problems::{MAX_LISTED, Problem, Problems};
 use super::{Closed, Entry, Names, escape};
 use crate::credential::Verifiers;
-
-/// How many problems, and how many notes, are kept with their text; the rest is only counted.
-const MAX_LISTED: usize = 1_000;
 
 /// How many lines a decoy is looked for on before the first usable one of the file is taken.
 const DECOY_LINES: usize = 32;
@@ -43,53 +41,6 @@ pub struct Secrets {
     first_usable: Option<usize>,
     problems: Problems,
     notes: Problems,
-}
-
-/// Something about one line that the operator should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Counted from 1.
-    pub line: usize,
-    /// The user, [escaped](escape); `None` when the name itself cannot be read.
-    pub name: Option<String>,
-    /// What is wrong, without any part of a secret.
-    pub reason: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Some(name) => write!(f, "line {} ({name}): {}", self.line, self.reason),
-            None => write!(f, "line {}: {}", self.line, self.reason),
-        }
-    }
-}
-
-/// Problems in the order of their lines; the first thousand with text.
-#[derive(Debug, Default)]
-pub struct Problems {
-    listed: Vec<Problem>,
-    total: usize,
-}
-
-impl Problems {
-    /// Those that were kept with their text.
-    pub fn listed(&self) -> &[Problem] {
-        &self.listed
-    }
-
-    /// All, including those that were only counted.
-    pub fn total(&self) -> usize {
-        self.total
-    }
-
-    /// The text is only made if it will be kept.
-    fn add(&mut self, problem: impl FnOnce() -> Problem) {
-        self.total += 1;
-        if self.listed.len() < MAX_LISTED {
-            self.listed.push(problem());
-        }
-    }
 }
 
 impl Secrets {
@@ -129,7 +80,7 @@ impl Secrets {
                     .to_owned(),
             });
         }
-        secrets.problems.listed.sort_by_key(|problem| problem.line);
+        secrets.problems.sort();
         secrets
     }
 
@@ -205,7 +156,8 @@ impl Secrets {
         &self.notes
     }
 
-    /// Takes one line in, `number` counted from 1. Gives the offset of the first line with the same name, if there is one.
+    /// Takes one line in, `number` counted from 1. Gives the offset of the first line with the same name, if there is
+    /// one.
     fn add_line(&mut self, start: usize, length: usize, number: usize, names: &Names<'_>) -> Option<u32> {
         let line = &mut self.blob[start..start + length];
         if !format::is_entry(format::without_cr(line)) {
@@ -283,7 +235,7 @@ impl Secrets {
             report(first_number, others[0]);
             others.into_iter().for_each(|line| report(line, first_number));
         }
-        self.problems.total += again.len().saturating_sub(MAX_LISTED);
+        self.problems.count(again.len().saturating_sub(MAX_LISTED));
     }
 
     fn name_at(&self, start: u32) -> &[u8] {
