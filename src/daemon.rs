@@ -11,7 +11,6 @@
 
 use crate::config::{self, Config, ConfigError};
 use crate::passdb::{Chain, HashPool, Link, SecretsFile};
-use crate::policy::{Policy, ServicePolicy};
 use crate::server::listener::{Inherited, loopback};
 use crate::server::{BindError, Endpoint, Listener, Live, Server, Service, random};
 use crate::telemetry::{self, Log};
@@ -288,24 +287,7 @@ fn live(config: &Config, pool: &Arc<HashPool>, old: Option<&Chain>) -> Live {
         };
         Link { passdb, continue_on_refusal: *continue_on_refusal }
     });
-    Live { passdbs: Chain::new(links.collect()), policy: policy(config) }
-}
-
-fn policy(config: &Config) -> Policy {
-    Policy {
-        host: host_name(),
-        names: config.usernames.clone(),
-        default_service: ServicePolicy {
-            mechanisms: config.mechanisms.clone(),
-            require_tls: config.require_tls,
-            allow_nets: None,
-        },
-        services: config.services.clone(),
-        refusal_delay: config.refusal_delay,
-        deadline: config.deadline,
-        on_outage: config.on_outage,
-        max_exchanges: config.limits.exchanges_per_connection as usize,
-    }
+    Live { passdbs: Chain::new(links.collect()), policy: config.policy(host_name()) }
 }
 
 fn endpoints(config: &Config) -> Vec<Endpoint> {

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::policy::{OnOutage, ServicePolicy};
+use crate::policy::{OnOutage, Policy, ServicePolicy};
 use crate::sasl::{Mechanism, NameRules};
 
 pub use accounts::{Account, Accounts, SystemAccounts};
@@ -169,6 +169,25 @@ impl Config {
     /// nobody to give it to.
     pub fn defaults(accounts: &dyn Accounts) -> Result<Self, ConfigError> {
         Self::from_sources(&[Source::new(DEFAULT_PATH, "# nothing")], accounts)
+    }
+
+    /// The rules for logins that follow from this. `host` is who we say we are in challenges.
+    #[must_use]
+    pub fn policy(&self, host: String) -> Policy {
+        Policy {
+            host,
+            names: self.usernames.clone(),
+            default_service: ServicePolicy {
+                mechanisms: self.mechanisms.clone(),
+                require_tls: self.require_tls,
+                allow_nets: None,
+            },
+            services: self.services.clone(),
+            refusal_delay: self.refusal_delay,
+            deadline: self.deadline,
+            on_outage: self.on_outage,
+            max_exchanges: self.limits.exchanges_per_connection as usize,
+        }
     }
 
     /// What is allowed and still worth a second look, one sentence each; for `sasld check`.
