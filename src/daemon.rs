@@ -4,13 +4,17 @@
 //! configuration stays, and the log has every one of them. Secrets files that both configurations name keep their
 //! contents. Sockets passed by systemd are served in place of the configured listeners.
 //!
+//! Started as root, it starts `sasld-pam` if PAM is configured and nobody serves it yet, and then becomes `_sasld`.
+//!
 //! SIGTERM and SIGINT: no more connections are accepted, decided verdicts leave at their time, then the end; after
 //! [`DRAIN_PATIENCE`], or at a second signal, at once. Requests without a verdict by then find their connection
 //! closed, which their users hear as a temporary failure.
 #![forbid(unsafe_code)]
 
+mod root;
+
 use crate::config::{self, Config, ConfigError};
-use crate::passdb::{Chain, HashPool, Link, SecretsFile};
+use crate::passdb::{Chain, HashPool, Link, Pam, SecretsFile, Source};
 use crate::server::listener::{Inherited, loopback};
 use crate::server::{BindError, Endpoint, Listener, Live, Server, Service, random};
 use crate::telemetry::{self, Log};
@@ -131,6 +135,7 @@ impl Daemon {
         } else {
             daemon.listening = daemon.bind(&daemon.config)?;
         }
+        root::give_away().map_err(system("become another user than root"))?;
         Ok(daemon)
     }
 
@@ -189,7 +194,9 @@ impl Daemon {
 
     fn look_around(&self, ticks: u32) {
         for link in self.service.live.load().passdbs.links() {
-            link.passdb.check(self.service.now());
+            if let Source::SecretsFile(file) = &link.source {
+                file.check(self.service.now());
+            }
         }
         for Listening { listener, .. } in &self.listening {
             if ticks == TICKS_BETWEEN_COMPLAINTS - 1 && !listener.is_in_place() {
@@ -250,12 +257,6 @@ impl Daemon {
         let mechanisms = &self.service.live.load().policy.default_service.mechanisms;
         let mechanisms = mechanisms.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         info!(event, version = env!("CARGO_PKG_VERSION"), listeners, mechanisms);
-        if Uid::effective().is_root() {
-            warn!(
-                event = "running_as_root",
-                hint = "a user of its own is enough for sasld; see docs/configuration.md"
-            );
-        }
         let status = format!("Listening on {listeners}; offering {mechanisms}");
         notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     }
@@ -278,14 +279,32 @@ impl Daemon {
 /// Everything about logins that follows from the configuration. Passdbs that `old` has already keep their contents.
 fn live(config: &Config, pool: &Arc<HashPool>, old: Option<&Chain>) -> Live {
     let links = config.passdbs.iter().map(|passdb| {
-        let config::Passdb::SecretsFile { path, continue_on_refusal } = passdb;
-        let kept =
-            old.into_iter().flat_map(Chain::links).find(|link| link.passdb.is(path, &config.usernames));
-        let passdb = match kept {
-            Some(link) => Arc::clone(&link.passdb),
-            None => SecretsFile::open(path.clone(), config.usernames.clone(), Arc::clone(pool)),
-        };
-        Link { passdb, continue_on_refusal: *continue_on_refusal }
+        let mut kept = old.into_iter().flat_map(Chain::links).map(|link| &link.source);
+        match passdb {
+            config::Passdb::SecretsFile { path, continue_on_refusal } => {
+                let kept = kept.find_map(|source| match source {
+                    Source::SecretsFile(file) => file.is(path, &config.usernames).then(|| Arc::clone(file)),
+                    Source::Pam(_) => None,
+                });
+                let file = kept.unwrap_or_else(|| {
+                    SecretsFile::open(path.clone(), config.usernames.clone(), Arc::clone(pool))
+                });
+                Link { source: Source::SecretsFile(file), continue_on_refusal: *continue_on_refusal }
+            }
+            config::Passdb::Pam { settings, continue_on_refusal } => {
+                let kept = kept.find_map(|source| match source {
+                    Source::Pam(pam) => pam.is(settings, &config.usernames).then(|| Arc::clone(pam)),
+                    Source::SecretsFile(_) => None,
+                });
+                let pam = kept.unwrap_or_else(|| {
+                    let entrance = root::reach_pam(settings);
+                    let names = config.usernames.clone();
+                    Arc::new(Pam::open(settings.clone(), names, config.deadline, entrance))
+                });
+                pam.set_deadline(config.deadline);
+                Link { source: Source::Pam(pam), continue_on_refusal: *continue_on_refusal }
+            }
+        }
     });
     Live { passdbs: Chain::new(links.collect()), policy: config.policy(host_name()) }
 }

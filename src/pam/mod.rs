@@ -28,6 +28,9 @@ pub const MAX_PASSWORD_BYTES: usize = 511;
 /// Longest PAM service name, in bytes.
 pub const MAX_SERVICE_BYTES: usize = 32;
 
+/// Where Linux-PAM looks for services, first one first.
+pub const SERVICE_FOLDERS: [&str; 2] = ["/etc/pam.d", "/usr/lib/pam.d"];
+
 /// What `sasld-pam` is told on its command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {

@@ -11,6 +11,7 @@ use super::code::Code;
 use super::frame::{FormatError, Reader, Writer};
 use crate::credential::Password;
 use core::time::Duration;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 pub use super::frame::{FrameBuffer, MAX_FRAME_BYTES};
@@ -77,7 +78,7 @@ pub struct Request {
     /// The user.
     pub user: String,
     /// His password: 1 to [`MAX_PASSWORD_BYTES`] without NUL.
-    pub password: Password,
+    pub password: Arc<Password>,
     /// `PAM_RHOST`, his address; empty if unknown.
     pub rhost: String,
     /// `PAM_TTY`: the mail server's service.
@@ -302,7 +303,7 @@ impl Request {
         if password.is_empty() || password.contains(&0) {
             return Err(FormatError::Value("password"));
         }
-        let password = Password::new(password);
+        let password = Arc::new(Password::new(password));
         let rhost = reader.text("rhost", MAX_ITEM_BYTES)?.to_owned();
         let tty = reader.text("tty", MAX_ITEM_BYTES)?.to_owned();
         if user.is_empty() {
@@ -379,7 +380,7 @@ mod tests {
             lane: Lane::Express,
             patience: Duration::from_millis(7_900),
             user: user.to_owned(),
-            password: Password::new(password),
+            password: Arc::new(Password::new(password)),
             rhost: "192.0.2.7".to_owned(),
             tty: "smtp".to_owned(),
         }

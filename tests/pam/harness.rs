@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Longer than anything takes that is expected to end.
@@ -114,7 +114,7 @@ impl PamServer {
             lane,
             patience,
             user: user.to_owned(),
-            password: Password::new(password),
+            password: Arc::new(Password::new(password)),
             rhost: "192.0.2.7".to_owned(),
             tty: "submission".to_owned(),
         };

@@ -4,12 +4,10 @@
 //! result codes, as Debian's does, a process that may not read password hashes hears "wrong password" for each of
 //! them. So the file has to exist, and a stack that needs more rights than there are is told from one that refuses.
 
+use sasld::pam::SERVICE_FOLDERS;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-
-/// Where Linux-PAM looks for services, first one first.
-const FOLDERS: [&str; 2] = ["/etc/pam.d", "/usr/lib/pam.d"];
 
 const SHADOW: &str = "/etc/shadow";
 
@@ -27,7 +25,7 @@ pub struct Stack {
 pub fn file_of(service: &str, folder: Option<&Path>) -> Option<PathBuf> {
     let paths = match folder {
         Some(folder) => vec![folder.join(service)],
-        None => FOLDERS.iter().map(|folder| Path::new(folder).join(service)).collect(),
+        None => SERVICE_FOLDERS.iter().map(|folder| Path::new(folder).join(service)).collect(),
     };
     paths.into_iter().find(|path| path.is_file())
 }
