@@ -35,7 +35,7 @@ impl Log {
     }
 
     /// From now on only lines that are still to come count.
-    pub fn from_here(&self) {
+    pub fn skip_to_end(&self) {
         self.change(|log| log.passed = log.lines.len());
     }
 
