@@ -4,13 +4,14 @@
 //! Postfix on ports of 127.0.0.1 that asks this socket. They run beside each other and leave nothing behind. Needs
 //! root, for Postfix does; where a site cannot be had the test fails, or with `SASLD_ALLOW_SKIP=1` says so and passes.
 
-mod log;
+#[allow(dead_code, reason = "each test program uses its part of the shared module")]
+#[path = "../support/mod.rs"]
+mod support;
+
 mod postfix;
-mod sasld;
 mod smtp;
 
 use postfix::Postfix;
-use sasld::Sasld;
 use smtp::{Session, swaks};
 use std::fs;
 use std::net::Ipv4Addr;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use support::sasld::Sasld;
 use tempfile::TempDir;
 
 const MECHANISMS: [&str; 3] = ["PLAIN", "LOGIN", "CRAM-MD5"];
@@ -237,7 +239,7 @@ fn taking_the_secrets_file_away_under_load_hurts_nobody() {
             let mut secrets = fs::read_to_string(site.secrets()).unwrap();
             let replacement = site.dir.path().join("replacement");
             for users in 2..5 {
-                site.sasld.log.skip_to_end();
+                site.sasld.log.forget();
                 fs::remove_file(site.secrets()).unwrap();
                 site.sasld.log.wait_for(&["event=secrets_not_loaded"]);
                 secrets += &format!("user{users}:{{PLAIN}}secret\n");

@@ -1,6 +1,6 @@
 //! A private Postfix, started and stopped by `packaging/dev/postfix-private`, whose head says what it is.
 
-use crate::log::Log;
+use crate::support::log::Log;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 

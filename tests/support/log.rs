@@ -35,7 +35,7 @@ impl Log {
     }
 
     /// From now on only lines that are still to come count.
-    pub fn skip_to_end(&self) {
+    pub fn forget(&self) {
         self.change(|log| log.passed = log.lines.len());
     }
 
@@ -48,6 +48,11 @@ impl Log {
             .wait_timeout_while(lines.lock().unwrap(), PATIENCE, |log| !found(log) && !log.ended)
             .unwrap();
         assert!(found(&log), "no line with {parts:?} in this log:\n{}", log.lines.join("\n"));
+    }
+
+    /// Everything so far.
+    pub fn text(&self) -> String {
+        self.0.0.lock().unwrap().lines.join("\n")
     }
 
     fn change(&self, change: impl FnOnce(&mut Lines)) {

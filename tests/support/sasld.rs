@@ -1,13 +1,13 @@
 //! The built `sasld`, serving a socket from a private directory.
 
-use crate::log::Log;
+use super::log::Log;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 const SASLD: &str = env!("CARGO_BIN_EXE_sasld");
 
@@ -34,7 +34,8 @@ impl Sasld {
         fs::write(&file, secrets).unwrap();
         fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
         let passdbs = format!("passdbs:\n  - secrets_file: {}\n", file.display());
-        let configuration = format!("listeners:\n{listener}{passdbs}refusal_delay: 0s\n{settings}");
+        let delay = if settings.contains("refusal_delay") { "" } else { "refusal_delay: 0s\n" };
+        let configuration = format!("listeners:\n{listener}{passdbs}{delay}{settings}");
         fs::write(dir.join("sasld.yaml"), configuration).unwrap();
         let (child, log) = serve(dir);
         Self { log, child, dir: dir.to_owned() }
@@ -45,11 +46,24 @@ impl Sasld {
         self.dir.join("auth")
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
     /// Stops it as an administrator does. It must end well.
     pub fn stop(&mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        kill(pid, Signal::SIGTERM).unwrap();
-        assert!(self.child.wait().unwrap().success());
+        self.signal(Signal::SIGTERM);
+        assert!(self.wait().success());
     }
 
     /// Takes it away without a warning.
