@@ -8,6 +8,7 @@
 //! says why. (Dovecot ends the line at the NUL and carries on; lengths decide here.)
 
 use super::MAX_LINE_BYTES;
+use memchr::memchr;
 use thiserror::Error;
 use zeroize::Zeroize;
 
@@ -41,7 +42,7 @@ impl LineBuffer {
         chunk: &mut &'chunk [u8],
         whole: &'line mut Vec<u8>,
     ) -> Result<Option<&'line [u8]>, LineError> {
-        let Some(end) = chunk.iter().position(|&byte| byte == b'\n') else {
+        let Some(end) = memchr(b'\n', chunk) else {
             if self.partial.len() + chunk.len() >= MAX_LINE_BYTES {
                 return Err(LineError::TooLong);
             }
@@ -66,7 +67,7 @@ impl LineBuffer {
             self.partial = Vec::new();
             whole
         };
-        if line.contains(&0) {
+        if memchr(0, line).is_some() {
             return Err(LineError::Nul);
         }
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
