@@ -4,11 +4,11 @@ use sasld::credential::Password;
 use sasld::pam::code::Code;
 use sasld::pam::request::{Answer, Checked, FrameBuffer, Hello, Lane, Outcome, Request, Stage};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
@@ -204,6 +204,75 @@ impl Drop for PamServer {
         if std::thread::panicking() {
             eprintln!("{}", self.log());
         }
+    }
+}
+
+/// A `sasld-pam` that listens, as under systemd.
+pub struct Listening {
+    process: Child,
+    folder: Folder,
+    arguments: Vec<String>,
+}
+
+impl Listening {
+    pub fn start(stack: &str, arguments: &[&str]) -> Self {
+        let folder = Folder::new();
+        folder.write("sasld", stack);
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let process = Self::run(&folder, &arguments);
+        Self { process, folder, arguments }
+    }
+
+    pub fn start_again(&mut self) {
+        self.process = Self::run(&self.folder, &self.arguments);
+    }
+
+    fn run(folder: &Folder, arguments: &[String]) -> Child {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_sasld-pam"))
+            .args(arguments)
+            .arg("--listen")
+            .arg(folder.path().join("sock"))
+            .arg("--pam-dir")
+            .arg(folder.path())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("sasld-pam");
+        let mut log = BufReader::new(process.stderr.take().expect("a pipe")).lines();
+        assert!(log.any(|line| line.expect("a line").contains("event=pam_ready")));
+        std::thread::spawn(move || log.for_each(drop));
+        process
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("sock")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.socket()).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream
+    }
+
+    /// Takes it away without a warning.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("a process");
+        self.wait();
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.wait().expect("its end")
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

@@ -3,7 +3,16 @@
 //!
 //! Services lie in private folders. Tests with real local users need root and make users called `sasldt…`.
 
+#[allow(dead_code, reason = "each test program uses its part of the shared module")]
+#[path = "../support/mod.rs"]
+mod support;
+
+#[allow(dead_code, reason = "each test program uses its part of the shared module")]
+#[path = "../daemon/peer.rs"]
+mod peer;
+
 mod calamities;
+mod daemon;
 mod harness;
 mod program;
 mod stacks;

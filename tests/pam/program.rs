@@ -1,12 +1,11 @@
 //! The program around the stacks: its socket, its protocol, its end, and what it links.
 
-use crate::harness::{Folder, PATIENCE, PamServer, module_stack, wait_until};
+use crate::harness::{Listening, PamServer, module_stack, wait_until};
 use sasld::pam::request::{Hello, Lane, Outcome, Trouble};
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 fn links_libpam(program: &str) -> bool {
@@ -96,48 +95,10 @@ fn children_are_closed_to_others() {
     assert_eq!(std::fs::metadata(proc.join("mem")).expect("its memory").uid(), 0);
 }
 
-struct Listening {
-    process: Child,
-    folder: Folder,
-}
-
-impl Listening {
-    fn start(peer: &str) -> Self {
-        let folder = Folder::new();
-        folder.write("sasld", &module_stack());
-        let mut process = Command::new(env!("CARGO_BIN_EXE_sasld-pam"))
-            .args(["--min-uid=0", "--peer", peer, "--listen"])
-            .arg(folder.path().join("sock"))
-            .arg("--pam-dir")
-            .arg(folder.path())
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("sasld-pam");
-        let mut log = BufReader::new(process.stderr.take().expect("a pipe")).lines();
-        assert!(log.any(|line| line.expect("a line").contains("event=pam_ready")));
-        std::thread::spawn(move || log.for_each(drop));
-        Self { process, folder }
-    }
-
-    fn connect(&self) -> UnixStream {
-        let stream = UnixStream::connect(self.folder.path().join("sock")).expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn the_socket_is_for_sasld_alone_and_serves_one_connection_after_the_other() {
-    let pam = Listening::start("nobody");
-    let socket = std::fs::metadata(pam.folder.path().join("sock")).expect("a socket");
+    let pam = Listening::start(&module_stack(), &["--min-uid=0", "--peer=nobody"]);
+    let socket = std::fs::metadata(pam.socket()).expect("a socket");
     assert_eq!(socket.permissions().mode() & 0o777, 0o600);
     for _ in 0..2 {
         let mut stream = pam.connect();
@@ -151,16 +112,16 @@ fn the_socket_is_for_sasld_alone_and_serves_one_connection_after_the_other() {
 
 #[test]
 fn it_ends_on_sigterm_and_takes_its_children_with_it() {
-    let mut pam = Listening::start("nobody");
+    let mut pam = Listening::start(&module_stack(), &["--min-uid=0", "--peer=nobody"]);
     let _connection = pam.connect();
-    let pid = nix::unistd::Pid::from_raw(pam.process.id().try_into().expect("a pid"));
+    let pid = nix::unistd::Pid::from_raw(pam.pid().try_into().expect("a pid"));
     let mut children = String::new();
     wait_until("a child", || {
         children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("its children");
         !children.is_empty()
     });
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");
-    assert!(pam.process.wait().expect("its end").success());
+    assert!(pam.wait().success());
     wait_until("its children's end", || {
         children.split_whitespace().all(|child| {
             let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
