@@ -11,8 +11,17 @@ mod support;
 #[path = "../daemon/peer.rs"]
 mod peer;
 
+#[allow(dead_code, reason = "each test program uses its part of the shared module")]
+#[path = "../postfix/postfix.rs"]
+mod postfix;
+
+#[allow(dead_code, reason = "each test program uses its part of the shared module")]
+#[path = "../postfix/smtp.rs"]
+mod smtp;
+
 mod calamities;
 mod daemon;
 mod harness;
+mod mail;
 mod program;
 mod stacks;
