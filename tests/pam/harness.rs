@@ -2,7 +2,7 @@
 
 use sasld::credential::Password;
 use sasld::pam::code::Code;
-use sasld::pam::request::{Answer, Checked, FrameBuffer, Hello, Lane, Outcome, Request, Stage};
+use sasld::pam::request::{Answer, Checked, FrameBuffer, Hello, Lane, Outcome, Ready, Request, Stage};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
@@ -104,6 +104,33 @@ impl PamServer {
         let frame = server.frame().expect("a greeting");
         server.hello = Hello::decode(&frame).expect("a greeting");
         server
+    }
+
+    /// A child alone, without a supervisor, run by another program.
+    pub fn child_under(program: &[&str], folder: Folder, arguments: &[&str]) -> Self {
+        let (stream, theirs) = UnixStream::pair().expect("sockets");
+        let process = Command::new(program[0])
+            .args(&program[1..])
+            .arg(env!("CARGO_BIN_EXE_sasld-pam"))
+            .args(["--child=ordinary", "--pam-dir"])
+            .arg(folder.path())
+            .args(arguments)
+            .stdin(OwnedFd::from(theirs))
+            .stderr(File::create(folder.path().join("log")).expect("a log"))
+            .spawn()
+            .expect(program[0]);
+        stream.set_read_timeout(Some(4 * PATIENCE)).expect("a timeout");
+        let hello = Hello { ordinary: 1, express: 1, settings: String::new() };
+        let mut child = Self { process, stream, buffer: FrameBuffer::default(), hello, folder, last_id: 0 };
+        let frame = child.frame().expect("its first words");
+        assert_eq!(Ready::decode(&frame), Ok(Ready { complaint: String::new() }));
+        child
+    }
+
+    /// Says goodbye and waits.
+    pub fn end(&mut self) -> ExitStatus {
+        self.stream.shutdown(std::net::Shutdown::Both).expect("a connection");
+        self.process.wait().expect("its end")
     }
 
     /// Sends a request and does not wait.

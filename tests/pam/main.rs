@@ -25,3 +25,4 @@ mod harness;
 mod mail;
 mod program;
 mod stacks;
+mod valgrind;
