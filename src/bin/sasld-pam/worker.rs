@@ -26,7 +26,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// With more memory than this in use, a child is replaced: modules leak.
 const MAX_RESIDENT_BYTES: u64 = 128 << 20;
@@ -50,6 +50,7 @@ pub fn run(settings: &Settings, lane: Lane, folder: Option<PathBuf>) -> io::Resu
             return Ok(());
         }
         buffer.extend(&chunk[..read]);
+        chunk.zeroize();
         while let Some(frame) = buffer.next_frame().map_err(io::Error::other)? {
             let request = Request::decode(&frame).map_err(io::Error::other)?;
             let answer = worker.answer(&request);
