@@ -1,15 +1,15 @@
 //! System passwords as a passdb: a client of the program `sasld-pam` (see [`crate::pam`]).
 //!
 //! Questions wait here, in turn by the network they come from ([`FairQueue`]), and go out over one connection as fast
-//! as `sasld-pam` has workers. Users who logged in from the same network lately have a queue and workers of their own,
-//! so whoever guesses passwords waits behind other guessers; who that was is known in memory only ([`Lately`]).
+//! as `sasld-pam` has workers. Users who logged in from the same network lately have workers of their own, and a network
+//! from which wrong passwords came lately waits behind those from which none came ([`Standings`]).
 //!
 //! Found and right is yes, found and wrong is no; [`verdict`] says what is what. A password not checked within the
 //! deadline, by a worker that died, or because `sasld-pam` is gone, has no verdict ([`Outage`]). The connection is made
 //! again by itself; what is wrong with it is logged when it begins and when it ends.
 
 mod connection;
-mod lately;
+mod standing;
 mod verdict;
 
 use super::Finding;
@@ -20,7 +20,7 @@ use crate::pam::{self, MAX_PASSWORD_BYTES};
 use crate::sasl::{Name, NameRules, Outage, Question};
 use crate::session::{Moment, Origin};
 use core::time::Duration;
-use lately::Lately;
+use standing::{Standing, Standings};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,8 +29,11 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-/// Questions that may wait in each of the two queues.
+/// Questions that may wait in each of the queues.
 const QUEUE_CAPACITY: usize = 1_024;
+
+/// How many strangers are served, at most, between two guessers.
+const SERVED_BEFORE_GUESSERS: u8 = 3;
 
 /// `PAM_TTY` for a mail server that names no service.
 const DEFAULT_TTY: &str = "sasld";
@@ -71,9 +74,12 @@ struct Shared {
 }
 
 struct State {
-    express: FairQueue<Job>,
-    ordinary: FairQueue<Job>,
-    lately: Lately,
+    known: FairQueue<Job>,
+    strangers: FairQueue<Job>,
+    guessers: FairQueue<Job>,
+    /// Since somebody from the guessers' queue was served.
+    served_before_guessers: u8,
+    standings: Standings,
     /// There is no connection, and will be none for a while.
     down: bool,
 }
@@ -95,9 +101,11 @@ impl Pam {
     #[must_use]
     pub fn open(settings: Settings, names: NameRules, deadline: Duration, entrance: Entrance) -> Self {
         let state = State {
-            express: FairQueue::new(QUEUE_CAPACITY),
-            ordinary: FairQueue::new(QUEUE_CAPACITY),
-            lately: Lately::default(),
+            known: FairQueue::new(QUEUE_CAPACITY),
+            strangers: FairQueue::new(QUEUE_CAPACITY),
+            guessers: FairQueue::new(QUEUE_CAPACITY),
+            served_before_guessers: 0,
+            standings: Standings::default(),
             down: false,
         };
         let patience = AtomicU64::new(millis(deadline));
@@ -133,8 +141,11 @@ impl Pam {
             Err(outage) => return Finding::Out(outage),
         };
         let finding = verdict::finding(outcome, name, &self.settings, &self.names);
-        if verdict::is_yes(&finding) {
-            self.shared.lock().lately.remember(name, prefix, now);
+        match &finding {
+            finding if verdict::is_yes(finding) => self.shared.lock().standings.logged_in(name, prefix, now),
+            Finding::Found(_) => self.shared.lock().standings.refused(prefix, now),
+            // Cost no hash, and may be right for the next passdb; or says nothing.
+            Finding::NotFound | Finding::Out(_) => {}
         }
         finding
     }
@@ -156,8 +167,7 @@ impl Pam {
             if state.down {
                 return Err(Outage::Passdb);
             }
-            let known = state.lately.knows(name, prefix, now);
-            let lane = if known { Lane::Express } else { Lane::Ordinary };
+            let standing = state.standings.of(name, prefix, now);
             let job = Job {
                 user: name.clone(),
                 password: Arc::clone(password),
@@ -166,7 +176,7 @@ impl Pam {
                 deadline,
                 reply,
             };
-            if let Some(gives_way) = state.queue(lane).push(prefix, job) {
+            if let Some(gives_way) = state.queue(standing).push(prefix, job) {
                 // Whoever waits for it hears that the queue is full.
                 gives_way.give_up(Trouble::Busy);
             }
@@ -194,31 +204,43 @@ impl Shared {
 }
 
 impl State {
-    fn queue(&mut self, lane: Lane) -> &mut FairQueue<Job> {
-        match lane {
-            Lane::Express => &mut self.express,
-            Lane::Ordinary => &mut self.ordinary,
+    fn queue(&mut self, standing: Standing) -> &mut FairQueue<Job> {
+        match standing {
+            Standing::Known => &mut self.known,
+            Standing::Stranger => &mut self.strangers,
+            Standing::Guesser => &mut self.guessers,
         }
     }
 
     /// The next job for a worker of this lane, for which somebody still waits. An ordinary worker without work serves
-    /// the express lane, never the other way round.
+    /// known users, never the other way round.
     fn next(&mut self, lane: Lane) -> Option<Job> {
         loop {
-            let job = match (self.queue(lane).pop(), lane) {
-                (Some(job), _) => job,
-                (None, Lane::Ordinary) => self.express.pop()?,
-                (None, Lane::Express) => return None,
-            };
+            let job = match lane {
+                Lane::Express => self.known.pop(),
+                Lane::Ordinary => self.next_stranger().or_else(|| self.known.pop()),
+            }?;
             if !job.reply.is_closed() {
                 return Some(job);
             }
         }
     }
 
+    /// Guessers come last, but they do come: somebody behind the same address may be honest.
+    fn next_stranger(&mut self) -> Option<Job> {
+        if self.served_before_guessers < SERVED_BEFORE_GUESSERS
+            && let Some(job) = self.strangers.pop()
+        {
+            self.served_before_guessers += 1;
+            return Some(job);
+        }
+        self.served_before_guessers = 0;
+        self.guessers.pop().or_else(|| self.strangers.pop())
+    }
+
     /// Tells everybody who waits that there is no verdict.
     fn clear(&mut self) {
-        for queue in [&mut self.express, &mut self.ordinary] {
+        for queue in [&mut self.known, &mut self.strangers, &mut self.guessers] {
             while queue.pop().is_some() {}
         }
     }

@@ -184,6 +184,33 @@ async fn who_logged_in_from_there_lately_goes_first() {
 }
 
 #[tokio::test]
+async fn networks_that_guess_wait_behind_those_that_do_not_but_not_for_ever() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let guess =
+        |pam| (0..10).map(|from| ask_from(pam, "alice", b"guess", &format!("198.51.100.{from}"))).collect();
+    let first: Vec<_> = guess(&pam);
+    for _ in &first {
+        let request = fake.request().await.unwrap();
+        fake.answer(&request, Code::AUTH_ERR).await;
+    }
+    for first in first {
+        first.await.unwrap();
+    }
+    let _again: Vec<_> = guess(&pam);
+    assert_eq!(fake.waiting().await, 1);
+    let _strangers: Vec<_> =
+        (0..10).map(|from| ask_from(&pam, "bob", b"s3cret", &format!("203.0.113.{from}"))).collect();
+    assert_eq!(fake.waiting().await, 1);
+    let mut served = Vec::new();
+    for _ in 0..9 {
+        let request = fake.request().await.unwrap();
+        fake.answer(&request, Code::AUTH_ERR).await;
+        served.push(if request.user == "bob" { 'b' } else { 'a' });
+    }
+    assert_eq!(served.iter().collect::<String>(), "abbbabbba");
+}
+
+#[tokio::test]
 async fn a_guesser_waits_behind_himself() {
     let (pam, mut fake, _place) = both(1, 1).await;
     let mut asked: Vec<_> = (0..50).map(|guess| ask(&pam, &format!("user{guess}"))).collect();
