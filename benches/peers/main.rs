@@ -24,7 +24,7 @@ mod table;
 use std::{
     env::{self, VarError},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -129,7 +129,7 @@ fn main() -> Outcome<()> {
     };
 
     measure::raise_descriptor_limit()?;
-    let machine = measure::machine(&sasld::program(), without.is_empty())?;
+    let mut machine = measure::machine(&sasld::program(), without.is_empty())?;
     let users: Vec<User> = (0..1000).map(User::numbered).collect();
     let bench = Bench {
         effort: if quick { QUICK } else { FULL },
@@ -143,6 +143,7 @@ fn main() -> Outcome<()> {
     }
     machine.iter().for_each(|line| println!("- {line}"));
 
+    let (begun, foreign_before) = (Instant::now(), measure::foreign_cpu()?);
     let mut tables = Vec::new();
     for (name, scenario) in SCENARIOS {
         if arguments.is_empty() || arguments.iter().any(|wanted| wanted == name) {
@@ -152,6 +153,11 @@ fn main() -> Outcome<()> {
             }
         }
     }
+    let foreign = measure::foreign_cpu()?.saturating_sub(foreign_before).div_duration_f64(begun.elapsed());
+    let quiet =
+        format!("other programs and the host kept {foreign:.2} of {} cores busy", bench.cores.count());
+    println!("\n{quiet}");
+    machine.push(quiet);
     if arguments.is_empty() && !quick && bench.without.is_empty() {
         table::write_page(Path::new("docs/performance.md"), &machine, &tables)?;
     }
