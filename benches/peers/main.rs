@@ -3,7 +3,7 @@
 //! Without arguments every scenario runs, and the tables replace those in `docs/performance.md`; arguments name the
 //! scenarios to run (`logins`, `latency`, `resources`, `million`, `hashes`) and only print. `BENCH=quick` takes
 //! a minute and only prints; `BENCH_WITHOUT=dovecot` leaves Dovecot out, for a machine that has none, or no root. Whatever
-//! cannot be measured ends the program with status 1 and a message; every server started is stopped.
+//! cannot be measured ends the program with status 1 and a message, and so does a signal; every server started is stopped.
 
 mod connection;
 mod dialog;
@@ -11,6 +11,7 @@ mod dovecot;
 mod echo;
 mod hashes;
 mod histogram;
+mod interrupt;
 mod load;
 mod logins;
 mod measure;
@@ -128,6 +129,7 @@ fn main() -> Outcome<()> {
         }
     };
 
+    interrupt::watch()?;
     measure::raise_descriptor_limit()?;
     let mut machine = measure::machine(&sasld::program(), without.is_empty())?;
     let users: Vec<User> = (0..1000).map(User::numbered).collect();
