@@ -19,12 +19,11 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::field::{Field, Visit};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -55,6 +54,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: Vec<u8>,
+    second: Second,
     dropped: u64,
     writing: bool,
     flushing: bool,
@@ -171,8 +171,9 @@ impl<S: Subscriber> Layer<S> for Log {
             return;
         }
         let was_empty = state.waiting.is_empty();
-        let mut line = Line(&mut state.waiting);
-        line.begin(*event.metadata().level());
+        let State { waiting, second, .. } = &mut *state;
+        let mut line = Line(waiting);
+        line.begin(*event.metadata().level(), second);
         event.record(&mut line);
         line.0.push(b'\n');
         if was_empty {
@@ -181,16 +182,40 @@ impl<S: Subscriber> Layer<S> for Log {
     }
 }
 
+/// The time as it was last written, to the second: most lines share it with the one before.
+#[derive(Default)]
+struct Second {
+    unix: u64,
+    text: String,
+}
+
+impl Second {
+    /// Appends a time, given as what has passed since 1970, as `2026-11-22T18:41:14.149870Z`.
+    fn write(&mut self, now: Duration, line: &mut Vec<u8>) {
+        if self.unix != now.as_secs() || self.text.is_empty() {
+            self.unix = now.as_secs();
+            let whole = UNIX_EPOCH + Duration::from_secs(self.unix);
+            self.text = humantime::format_rfc3339_seconds(whole).to_string();
+            self.text.truncate("2026-11-22T18:41:14".len());
+        }
+        line.extend_from_slice(self.text.as_bytes());
+        let mut micros = now.subsec_micros();
+        let mut digits = *b".000000Z";
+        for digit in digits[1..7].iter_mut().rev() {
+            *digit = b'0' + u8::try_from(micros % 10).unwrap_or(0);
+            micros /= 10;
+        }
+        line.extend_from_slice(&digits);
+    }
+}
+
 /// One line being written.
 struct Line<'a>(&'a mut Vec<u8>);
 
 impl Line<'_> {
-    fn begin(&mut self, level: Level) {
-        let mut time = String::with_capacity(32);
-        // The clock's only failure is an unprintable year; a line without a time is still a line.
-        let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    fn begin(&mut self, level: Level, second: &mut Second) {
         self.0.extend_from_slice(b"time=");
-        self.0.extend_from_slice(time.as_bytes());
+        second.write(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), self.0);
         self.0.extend_from_slice(match level {
             Level::ERROR => b" level=error",
             Level::WARN => b" level=warn",
@@ -200,12 +225,14 @@ impl Line<'_> {
         });
     }
 
-    fn pair(&mut self, key: &str, value: fmt::Arguments<'_>) {
+    fn key(&mut self, key: &str) {
         self.0.push(b' ');
         self.0.extend_from_slice(key.as_bytes());
         self.0.push(b'=');
-        let start = self.0.len();
-        write!(self.0, "{value}").expect("writing into a Vec does not fail");
+    }
+
+    /// Quotes what has been written since `start`, if it needs that.
+    fn quote_from(&mut self, start: usize) {
         let plain = |&byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\');
         if self.0.len() > start && self.0[start..].iter().all(plain) {
             return;
@@ -233,11 +260,22 @@ impl Line<'_> {
 
 impl Visit for Line<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.pair(field.name(), format_args!("{value:?}"));
+        self.key(field.name());
+        let start = self.0.len();
+        write!(self.0, "{value:?}").expect("writing into a Vec does not fail");
+        self.quote_from(start);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.pair(field.name(), format_args!("{value}"));
+        self.key(field.name());
+        let start = self.0.len();
+        self.0.extend_from_slice(value.as_bytes());
+        self.quote_from(start);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.key(field.name());
+        self.0.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 }
 
@@ -256,12 +294,12 @@ pub fn log_attempt(attempt: &Attempt) {
         Claimed::Name(name) => Some(Text(name.as_str().as_bytes())),
         Claimed::Typed(bytes) => Some(Text(&bytes[..bytes.len().min(MAX_USER_BYTES)])),
     };
-    let user = user.map(tracing::field::display);
+    let user = user.as_ref().map(tracing::field::display);
     let mech = mechanism.map(crate::sasl::Mechanism::name);
     let service = Text(&origin.service);
     let rip = origin.remote.map(tracing::field::display);
     let tls = if origin.secured == Secured::Yes { "yes" } else { "no" };
-    let ms = elapsed.as_millis();
+    let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     tracing::info!(event = "auth", result, why, user, mech, service = %service, rip, tls, pid = client_pid, ms);
 }
 
@@ -277,5 +315,96 @@ impl fmt::Display for Text<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn quoted(value: &[u8]) -> String {
+        let mut bytes = value.to_vec();
+        Line(&mut bytes).quote_from(0);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_value_that_could_be_mistaken_is_quoted_and_escaped() {
+        assert_eq!(quoted(b"alice@example.com"), "alice@example.com");
+        assert_eq!(quoted(b""), "\"\"");
+        assert_eq!(quoted(b"x rip=9.9.9.9"), "\"x rip=9.9.9.9\"");
+        assert_eq!(quoted(b"a\"b\\c\nd"), "\"a\\\"b\\\\c\\nd\"");
+        assert_eq!(quoted("\u{202e}\u{1b}é".as_bytes()), "\"\\u{202e}\\u{1b}é\"");
+        assert_eq!(quoted(b"\xff"), "\"\\xff\"");
+    }
+
+    #[test]
+    fn times_are_rfc_3339_in_utc_to_the_microsecond() {
+        let mut second = Second::default();
+        let mut line = Vec::new();
+        second.write(Duration::new(1_795_372_874, 149_870_999), &mut line);
+        second.write(Duration::new(1_795_372_874, 7_000), &mut line);
+        second.write(Duration::new(0, 0), &mut line);
+        let expected = "2026-11-22T18:41:14.149870Z2026-11-22T18:41:14.000007Z1970-01-01T00:00:00.000000Z";
+        assert_eq!(String::from_utf8(line).unwrap(), expected);
+    }
+
+    #[test]
+    fn lines_beyond_the_buffer_are_dropped_and_counted() {
+        struct Gate(std::sync::mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
+        impl Write for Gate {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                // Blocked like a full pipe, until the test lets go of it.
+                let _ = self.0.recv();
+                self.1.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (open, gate) = std::sync::mpsc::channel();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let log = Log::start(Gate(gate, Arc::clone(&written))).unwrap();
+        let subscriber = tracing_subscriber::registry().with(log.clone());
+        let logged = 40_000_u64;
+        tracing::subscriber::with_default(subscriber, || {
+            for count in 0..logged {
+                tracing::info!(event = "flood", count);
+            }
+        });
+        drop(open);
+        log.flush(Duration::from_secs(60));
+        // What was dropped while the last lines waited is told with the next line.
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(log.clone()), || {
+            tracing::info!(event = "after");
+        });
+        log.flush(Duration::from_secs(60));
+        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        let kept = text.matches("event=flood").count() as u64;
+        let dropped: u64 = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("level=warn event=log_lines_dropped count="))
+            .map(|count| count.parse::<u64>().unwrap())
+            .sum();
+        assert!(dropped > 0, "the flood is larger than the buffer");
+        assert_eq!(kept + dropped, logged);
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_breaks_out_of_its_line_or_quotes(value: Vec<u8>) {
+            let text = quoted(&value);
+            prop_assert!(!text.chars().any(char::is_control));
+            let inside = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+            match inside {
+                Some(inside) => {
+                    let unescaped = inside.replace("\\\\", "").replace("\\\"", "");
+                    prop_assert!(!unescaped.contains('"'));
+                }
+                None => prop_assert!(!text.contains([' ', '=', '"'])),
+            }
+        }
     }
 }

@@ -27,13 +27,10 @@ use dialog::profile::Profile;
 use dialog::replay::{Cut, Peer, Server, replay};
 use dialog::report::{self, Fate};
 use dialog::socket::Socket;
-use dialog::{Dialog, Subject};
+use dialog::{Dialog, LONGEST_REAL_WAIT, Subject};
 
 /// The release whose behaviour the dialogs state.
 const RELEASE: &str = "2.3.19";
-
-/// Dialogs that wait longer than this once are not worth the time here.
-const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 /// A Dovecot of our own, running.
 struct Dovecot {
@@ -42,11 +39,10 @@ struct Dovecot {
 }
 
 impl Dovecot {
-    fn start(profile: &str) -> Self {
+    fn start(name: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("dovecot-").tempdir().expect("a temporary folder");
         let path = dir.path();
-        let profile_name = profile;
-        let profile = Profile::named(profile);
+        let profile = Profile::named(name);
         // Dovecot's auth process runs as another user and has to reach the secrets file, but not `locked`.
         fs::set_permissions(path, Permissions::from_mode(0o755)).expect("our own folder");
         for (folder, mode) in [("run", 0o755), ("state", 0o755), ("locked", 0o700)] {
@@ -68,7 +64,7 @@ impl Dovecot {
             .spawn()
             .expect("dovecot is installed, as was checked");
         let mut dovecot = Self { dir, master };
-        dovecot.wait_until_it_listens(profile_name);
+        dovecot.wait_until_it_listens(name);
         dovecot
     }
 
@@ -155,7 +151,7 @@ fn skipped(dialog: &Dialog) -> Option<String> {
         return Some(format!("Dovecot {release}"));
     }
     let wait = dialog.longest_wait(Subject::Dovecot);
-    (wait > LONGEST_WAIT).then(|| format!("waits {wait:?}"))
+    (wait > LONGEST_REAL_WAIT).then(|| format!("waits {wait:?}"))
 }
 
 fn group(name: &str) {

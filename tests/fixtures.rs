@@ -13,14 +13,14 @@ use std::time::Duration;
 mod dialog;
 
 use dialog::replay::{Cut, Peer, Received, Server, replay};
-use dialog::{Dialog, Origin, Subject, parse};
+use dialog::{Dialog, LONGEST_REAL_WAIT, Origin, Subject, parse};
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// What stands between backquotes in the list items below a heading that starts with `heading`.
+/// What stands between backquotes on the lines that start with `prefix`.
 fn quoted(page: &str, prefix: &str) -> BTreeSet<String> {
     let lines = page.lines().filter_map(|line| line.strip_prefix(prefix));
     lines.flat_map(|line| line.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
@@ -89,12 +89,12 @@ fn one_difference_has_one_reason() {
 fn the_page_lists_what_is_not_replayed_against_dovecot() {
     let listed = quoted(&read("docs/differences-from-dovecot.md"), "- ");
     let not_replayed = dialog::all().into_iter().filter(|dialog| {
-        dialog.dovecot.is_some() || dialog.longest_wait(Subject::Dovecot) > Duration::from_secs(3)
+        dialog.dovecot.is_some() || dialog.longest_wait(Subject::Dovecot) > LONGEST_REAL_WAIT
     });
     assert_eq!(listed, not_replayed.map(|dialog| dialog.name).collect());
 }
 
-/// Says one thing per line it gets, whatever the line.
+/// A server that answers the client's lines with these, one each, whatever the lines say.
 struct Parrot {
     replies: Vec<&'static str>,
     greeting: &'static str,

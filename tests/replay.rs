@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[allow(dead_code, reason = "each test program uses its part of the shared module")]
 mod dialog;
@@ -17,10 +17,7 @@ use dialog::daemon::{Daemon, Shared};
 use dialog::memory::Memory;
 use dialog::replay::{Cut, Server, replay};
 use dialog::report::{self, Fate};
-use dialog::{Dialog, Subject};
-
-/// Dialogs that wait longer than this once are replayed in virtual time only.
-const LONGEST_WAIT: Duration = Duration::from_secs(3);
+use dialog::{Dialog, LONGEST_REAL_WAIT, Subject};
 
 /// The ways in which a client's bytes can arrive.
 const CUTS: [Cut; 4] = [Cut::Whole, Cut::Bytes, Cut::Random(2195), Cut::Random(4616)];
@@ -49,7 +46,7 @@ fn over_a_socket(name: &str) {
     let running: Mutex<HashMap<String, Arc<Daemon>>> = Mutex::default();
     report::all(&format!("socket {name}"), &dialog::group(name), |dialog| {
         let wait = dialog.longest_wait(Subject::Sasld);
-        if wait > LONGEST_WAIT {
+        if wait > LONGEST_REAL_WAIT {
             return Fate::Skipped(format!("waits {wait:?}"));
         }
         let start = |daemon| Shared { daemon, start: Instant::now() };

@@ -130,7 +130,12 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
         Command::Hash(arguments) => hash::run(&arguments, &mut out, &mut prompt::Terminal),
         Command::User(arguments) => edit_users(&arguments, &mut out),
     };
-    match result.and_then(|exit| out.flush().map(|()| exit).map_err(Failure::from)) {
+    let flushed = |exit| match out.flush() {
+        // Whoever read the output has seen enough: `head`, for one.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::from(error)),
+        Ok(()) | Err(_) => Ok(exit),
+    };
+    match result.and_then(flushed) {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(Failure { exit, message }) => {
             for line in message.lines() {

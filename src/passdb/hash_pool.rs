@@ -105,8 +105,7 @@ impl Shared {
     }
 
     fn work(&self) {
-        // Without the right to be nicer, hashes merely compete with cheap logins.
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+        be_nice();
         while let Some(job) = self.next() {
             job.run();
         }
@@ -124,6 +123,12 @@ impl Shared {
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// Lets the threads that serve the sockets go before this one.
+pub(super) fn be_nice() {
+    // Where it is not allowed, this thread merely competes with them.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
 }
 
 #[cfg(test)]

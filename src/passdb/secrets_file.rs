@@ -8,7 +8,7 @@
 //! Trouble with the file as a whole leaves the contents in force and is logged once, not at every check. If there
 //! never were any, there is no verdict. Expensive hashes go to the [`HashPool`].
 
-use super::hash_pool::HashPool;
+use super::hash_pool::{HashPool, be_nice};
 use super::{Finding, fair_queue::Prefix};
 use crate::credential::{Cost, CramMd5Key, Password, Proof, Verifiers};
 use crate::sasl::{Answer, CramMd5Credential, NameRules, Outage, Question, Refusal};
@@ -200,7 +200,9 @@ impl SecretsFile {
                 watch.in_doubt && found.age(SystemTime::now()) > TICK
             }
             (Ok(found), Some(loaded)) if found.is_same_file(&loaded) => found.age(SystemTime::now()) > SETTLE,
-            (Ok(_) | Err(_), _) => true,
+            // Nobody can be told that he does not exist because the file is half copied.
+            (Ok(found), None) => found.age(SystemTime::now()) > SETTLE,
+            (Ok(_), Some(_)) | (Err(_), _) => true,
         };
         changed && !std::mem::replace(&mut watch.loading, true)
     }
@@ -208,7 +210,11 @@ impl SecretsFile {
     fn load_on_a_thread(self: &Arc<Self>) {
         let file = Arc::clone(self);
         let loader = thread::Builder::new().name("secrets".to_owned());
-        if let Err(error) = loader.spawn(move || file.install(file.read())) {
+        let load = move || {
+            be_nice();
+            file.install(file.read());
+        };
+        if let Err(error) = loader.spawn(load) {
             self.lock().loading = false;
             error!(event = "secrets_not_loaded", path = %self.path.display(), reason = %error);
         }
@@ -245,8 +251,9 @@ impl SecretsFile {
                     info!(event = "secrets_loaded", %path, users = secrets.len(), problems = secrets.problems().total(), ms = millis(took));
                     log_problems(&path, &secrets);
                 }
-                // The old contents are wiped by whoever uses them last.
-                self.contents.store(Some(Arc::new(secrets)));
+                if let Some(old) = self.contents.swap(Some(Arc::new(secrets))) {
+                    retire(old);
+                }
             }
             Err(error) => {
                 let reason = error.to_string();
@@ -266,6 +273,15 @@ impl SecretsFile {
     fn lock(&self) -> MutexGuard<'_, Watch> {
         // A panic while it was held leaves nothing half done: the watch is replaced as a whole.
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wipes contents that are out of force, here and not on a thread that is looking something up in them just now: a
+/// hundred megabytes take a while.
+fn retire(mut contents: Arc<Secrets>) {
+    while let Err(in_use) = Arc::try_unwrap(contents) {
+        contents = in_use;
+        thread::yield_now();
     }
 }
 

@@ -6,6 +6,7 @@
 //! implement closes the entry, because ignoring it would let somebody in whom the file keeps out; the rest changes
 //! nothing and is only noted. No message repeats any part of a password field.
 
+use memchr::{memchr, memchr_iter};
 use thiserror::Error;
 
 use super::nets::{Net, NetError};
@@ -40,12 +41,22 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// `line` comes without its line end.
     pub(super) fn split(line: &'a [u8]) -> Self {
-        let mut fields = line.splitn(EXTRA_FIELDS + 1, |byte| *byte == b':');
-        let name = fields.next().unwrap_or_default();
-        let password = fields.next();
-        let extra = fields.nth(EXTRA_FIELDS - 2).unwrap_or_default();
-        Self { name, password, extra }
+        let name_length = name_length(line);
+        let rest = line.get(name_length + 1..);
+        let mut colons = memchr_iter(b':', rest.unwrap_or_default());
+        let password_length = colons.next();
+        let extra = colons.nth(EXTRA_FIELDS - 3);
+        Self {
+            name: &line[..name_length],
+            password: rest.map(|rest| &rest[..password_length.unwrap_or(rest.len())]),
+            extra: rest.zip(extra).map_or(&[], |(rest, colon)| &rest[colon + 1..]),
+        }
     }
+}
+
+/// Where the name at the start of an entry line ends.
+pub(super) fn name_length(line: &[u8]) -> usize {
+    memchr(b':', line).unwrap_or(line.len())
 }
 
 /// What a readable entry says about its user, the password field read as a `V`.

@@ -14,14 +14,13 @@ use std::sync::LazyLock;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table;
+use memchr::{memchr, memchr_iter, memchr2, memrchr};
 use zeroize::Zeroizing;
 
-use super::format::{self, BOM, Fields, LineError, Terms, check_name, parse_terms};
+use super::format::{self, BOM, LineError, Terms, check_name, parse_terms};
+use super::problems::{MAX_LISTED, Problem, Problems};
 use super::{Closed, Entry, Names, escape};
 use crate::credential::Verifiers;
-
-/// How many problems, and how many notes, are kept with their text; the rest is only counted.
-const MAX_LISTED: usize = 1_000;
 
 /// How many lines a decoy is looked for on before the first usable one of the file is taken.
 const DECOY_LINES: usize = 32;
@@ -44,53 +43,6 @@ pub struct Secrets {
     notes: Problems,
 }
 
-/// Something about one line that the operator should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Counted from 1.
-    pub line: usize,
-    /// The user, [escaped](escape); `None` when the name itself cannot be read.
-    pub name: Option<String>,
-    /// What is wrong, without any part of a secret.
-    pub reason: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Some(name) => write!(f, "line {} ({name}): {}", self.line, self.reason),
-            None => write!(f, "line {}: {}", self.line, self.reason),
-        }
-    }
-}
-
-/// Problems in the order of their lines; the first thousand with text.
-#[derive(Debug, Default)]
-pub struct Problems {
-    listed: Vec<Problem>,
-    total: usize,
-}
-
-impl Problems {
-    /// Those that were kept with their text.
-    pub fn listed(&self) -> &[Problem] {
-        &self.listed
-    }
-
-    /// All, including those that were only counted.
-    pub fn total(&self) -> usize {
-        self.total
-    }
-
-    /// The text is only made if it will be kept.
-    fn add(&mut self, problem: impl FnOnce() -> Problem) {
-        self.total += 1;
-        if self.listed.len() < MAX_LISTED {
-            self.listed.push(problem());
-        }
-    }
-}
-
 impl Secrets {
     /// Reads the contents of a file. A last line without a line end is left out and reported.
     ///
@@ -98,7 +50,7 @@ impl Secrets {
     /// If the contents are 4 GiB or more; [`load`](super::load()) stops far below.
     pub fn parse(contents: Zeroizing<Vec<u8>>, names: &Names<'_>) -> Self {
         assert!(u32::try_from(contents.len()).is_ok(), "line offsets are 32 bits wide");
-        let end = contents.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let end = memrchr(b'\n', &contents).map_or(0, |last| last + 1);
         let mut secrets = Self {
             lines: HashTable::with_capacity(count_entries(&contents[..end])),
             blob: contents,
@@ -128,7 +80,7 @@ impl Secrets {
                     .to_owned(),
             });
         }
-        secrets.problems.listed.sort_by_key(|problem| problem.line);
+        secrets.problems.sort();
         secrets
     }
 
@@ -158,10 +110,9 @@ impl Secrets {
     /// costs the same work as it does for those who are. A name gets the same user's every time, unless lines near
     /// that one change. `None` when no line of the file has a verifier.
     pub fn decoy(&self, name: &str) -> Option<Entry> {
-        let share = u128::from(HASHER.hash_one(name.as_bytes())) * self.end as u128;
-        let at = usize::try_from(share >> 64).unwrap_or(0);
-        let nearest =
-            self.blob[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        let share = (HASHER.hash_one(name.as_bytes()) >> 32) * self.end as u64;
+        let at = usize::try_from(share >> 32).unwrap_or_default();
+        let nearest = memrchr(b'\n', &self.blob[..at]).map_or(0, |newline| newline + 1);
         let starts = core::iter::successors(Some(nearest), |start| {
             let next = start + line_length(&self.blob[*start..self.end]) + 1;
             Some(if next < self.end { next } else { 0 })
@@ -205,13 +156,14 @@ impl Secrets {
         &self.notes
     }
 
-    /// Takes one line in. Gives the offset of the first line with the same name, if there is one.
+    /// Takes one line in, `number` counted from 1. Gives the offset of the first line with the same name, if there is
+    /// one.
     fn add_line(&mut self, start: usize, length: usize, number: usize, names: &Names<'_>) -> Option<u32> {
         let line = &mut self.blob[start..start + length];
         if !format::is_entry(format::without_cr(line)) {
             return None;
         }
-        let name_length = Fields::split(format::without_cr(line)).name.len();
+        let name_length = format::name_length(format::without_cr(line));
         if names.lowercase {
             line[..name_length].make_ascii_lowercase();
         }
@@ -224,9 +176,8 @@ impl Secrets {
             }
         };
         let problem = |reason: String| Problem { line: number, name: Some(escape(name.as_bytes())), reason };
-        match parse_terms(line, Verifiers::check, |field| {
-            self.notes.add(|| problem(format::unknown_field(field)));
-        }) {
+        let unknown = |field: &[u8]| self.notes.add(|| problem(format::unknown_field(field)));
+        match parse_terms(line, Verifiers::check, unknown) {
             Err(error) => self.problems.add(|| problem(error.to_string())),
             Ok(terms) => {
                 // `nologin` is somebody's wish, no problem.
@@ -273,7 +224,7 @@ impl Secrets {
         let mut newlines = 0;
         for (first, others) in groups {
             let start = first as usize;
-            newlines += self.blob[counted..start].iter().filter(|byte| **byte == b'\n').count();
+            newlines += memchr_iter(b'\n', &self.blob[counted..start]).count();
             counted = start;
             let first_number = newlines + 1;
             let name = Some(escape(name_at(&self.blob, first)));
@@ -284,7 +235,7 @@ impl Secrets {
             report(first_number, others[0]);
             others.into_iter().for_each(|line| report(line, first_number));
         }
-        self.problems.total += again.len().saturating_sub(MAX_LISTED);
+        self.problems.count(again.len().saturating_sub(MAX_LISTED));
     }
 
     fn name_at(&self, start: u32) -> &[u8] {
@@ -307,23 +258,26 @@ impl fmt::Debug for Secrets {
 
 /// The bytes before the next newline, or all.
 fn line_length(rest: &[u8]) -> usize {
-    rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len())
+    memchr(b'\n', rest).unwrap_or(rest.len())
 }
 
 /// The name of the entry that starts here.
 fn name_at(blob: &[u8], start: u32) -> &[u8] {
     let line = &blob[start as usize..];
-    let length = line.iter().position(|byte| matches!(byte, b':' | b'\n')).unwrap_or(line.len());
+    let length = memchr2(b':', b'\n', line).unwrap_or(line.len());
     // Only a line without a colon ends here with its CR: a CR inside a name would be a control character.
     format::without_cr(&line[..length])
 }
 
 /// How many lines are entries: a little too many if some are broken.
 fn count_entries(lines: &[u8]) -> usize {
-    let first = usize::from(!lines.is_empty());
-    let starts =
-        lines.windows(2).filter(|pair| pair[0] == b'\n' && !matches!(pair[1], b'\n' | b'\r' | b'#' | b':'));
-    first + starts.count()
+    let next_bytes = memchr_iter(b'\n', lines).filter_map(|newline| lines.get(newline + 1));
+    lines
+        .first()
+        .into_iter()
+        .chain(next_bytes)
+        .filter(|byte| !matches!(byte, b'\n' | b'\r' | b'#' | b':'))
+        .count()
 }
 
 #[cfg(test)]

@@ -134,6 +134,12 @@ pub struct Trust {
 }
 
 impl Trust {
+    /// These user ids as owners, these group ids as readers, and nobody else.
+    #[must_use]
+    pub fn only(users: &[u32], groups: &[u32]) -> Self {
+        Self { users: users.to_vec(), groups: groups.to_vec() }
+    }
+
     /// Root, this process, and the service's account if it exists. Asks the user database, which may block.
     pub fn of_process() -> Self {
         let service_user = User::from_name(SERVICE_ACCOUNT).ok().flatten();

@@ -15,6 +15,7 @@ pub mod format;
 mod index;
 mod load;
 mod nets;
+mod problems;
 mod store;
 
 use core::fmt;
@@ -24,11 +25,12 @@ use crate::credential::Verifiers;
 
 pub use edit::{EditError, SecretsEditor};
 pub use format::{NameError, check_name};
-pub use index::{Problem, Problems, Secrets};
+pub use index::Secrets;
 pub use load::{
     Fingerprint, Insecurity, LoadError, LoadOptions, Loaded, Trust, check_access, fingerprint, load,
 };
 pub use nets::{Net, NetError};
+pub use problems::{Problem, Problems};
 pub use store::{LOCK_WAIT, Missing, StoreError, edit, has_user};
 
 /// The account `sasld serve` runs under; its primary group may read the file.

@@ -321,7 +321,9 @@ impl Connection {
             };
             let written = ready!(written)?;
             self.out.drain(..written);
-            self.progress = self.service.now();
+            if !self.out.is_empty() {
+                self.progress = self.service.now();
+            }
         }
         if self.out.capacity() > READ_BYTES {
             // A burst is over; an idle connection keeps no large buffer.

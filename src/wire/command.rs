@@ -10,6 +10,7 @@ use super::field::{decimal, key_value, unescape};
 use core::fmt;
 use core::net::IpAddr;
 use core::num::NonZeroU32;
+use memchr::memchr;
 use std::borrow::Cow;
 use thiserror::Error;
 
@@ -236,7 +237,7 @@ impl<'a> Command<'a> {
 
 /// What stands before the first TAB and, if there is one, what follows it.
 fn split_at_tab(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match bytes.iter().position(|&byte| byte == b'\t') {
+    match memchr(b'\t', bytes) {
         Some(tab) => (&bytes[..tab], Some(&bytes[tab + 1..])),
         None => (bytes, None),
     }

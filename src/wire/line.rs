@@ -8,6 +8,7 @@
 //! says why. (Dovecot ends the line at the NUL and carries on; lengths decide here.)
 
 use super::MAX_LINE_BYTES;
+use memchr::memchr;
 use thiserror::Error;
 use zeroize::Zeroize;
 
@@ -41,11 +42,11 @@ impl LineBuffer {
         chunk: &mut &'chunk [u8],
         whole: &'line mut Vec<u8>,
     ) -> Result<Option<&'line [u8]>, LineError> {
-        let Some(end) = chunk.iter().position(|&byte| byte == b'\n') else {
+        let Some(end) = memchr(b'\n', chunk) else {
             if self.partial.len() + chunk.len() >= MAX_LINE_BYTES {
                 return Err(LineError::TooLong);
             }
-            self.partial.extend_from_slice(chunk);
+            self.keep(chunk);
             *chunk = &[];
             return Ok(None);
         };
@@ -58,6 +59,7 @@ impl LineBuffer {
             head
         } else {
             whole.zeroize();
+            whole.reserve(MAX_LINE_BYTES);
             whole.extend_from_slice(&self.partial);
             whole.extend_from_slice(head);
             self.partial.zeroize();
@@ -65,10 +67,22 @@ impl LineBuffer {
             self.partial = Vec::new();
             whole
         };
-        if line.contains(&0) {
+        if memchr(0, line).is_some() {
             return Err(LineError::Nul);
         }
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
+    }
+
+    /// Appends to the unfinished line, and wipes the old place when it has to move to a larger one.
+    fn keep(&mut self, chunk: &[u8]) {
+        let length = self.partial.len() + chunk.len();
+        if length > self.partial.capacity() {
+            let mut larger = Vec::with_capacity(length.next_power_of_two());
+            larger.extend_from_slice(&self.partial);
+            self.partial.zeroize();
+            self.partial = larger;
+        }
+        self.partial.extend_from_slice(chunk);
     }
 }
 

@@ -45,6 +45,9 @@ pub const REFUSED: &str = "Invalid user name or password";
 /// What sasld adds when a password came without TLS although TLS is required. Written `{needs-tls}`.
 pub const NEEDS_TLS: &str = "This login needs an encrypted connection; switch on STARTTLS or SSL/TLS";
 
+/// Dialogs that wait longer than this at a stretch are not worth real time; in virtual time they cost nothing.
+pub const LONGEST_REAL_WAIT: Duration = Duration::from_secs(3);
+
 /// Who a step is for. A dialog is replayed against one of them at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {

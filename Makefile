@@ -1,0 +1,46 @@
+# Everything a developer types. Each target installs what it lacks (packaging/dev/need).
+SHELL := bash
+NEXTEST := $(shell cargo nextest --version 2>/dev/null)
+CARGO_TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
+
+.PHONY: help run demo test test-dovecot bench fmt clippy doc fmt-check
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build sasld and run it in the foreground, from ./var
+	@packaging/dev/run
+
+demo: ## a private Postfix lets a client in through sasld; about ten seconds, on the terminal
+	@packaging/dev/demo
+
+# The tests come last and in one run, so that the last line is the runner's own summary.
+# nextest leaves out the examples in the documentation, and shows what a passed test said only when told.
+test: ## everything that CI runs; a test that cannot run is a failure
+	@packaging/dev/need test
+	@$(MAKE) --no-print-directory fmt-check clippy doc
+	$(if $(NEXTEST),cargo test --quiet --doc)
+	$(CARGO_TEST) $(if $(and $(NEXTEST),$(SASLD_ALLOW_SKIP)),--success-output final)
+
+test-dovecot: ## the dialogs against Debian's Dovecot (a part of `make test`)
+	@packaging/dev/need test
+	$(CARGO_TEST) --test dovecot
+
+bench: ## sasld and Dovecot side by side; rewrites docs/performance.md
+	@packaging/dev/need bench
+	cargo bench
+
+fmt: ## format the sources
+	cargo fmt
+
+fmt-check:
+	@packaging/dev/need build
+	cargo fmt --check
+
+clippy: ## lints, warnings as errors
+	@packaging/dev/need build
+	cargo clippy --all-targets -- -D warnings
+
+doc: ## API documentation, warnings as errors
+	@packaging/dev/need build
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items

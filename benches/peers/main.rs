@@ -1,0 +1,155 @@
+//! `cargo bench --bench peers`: sasld beside Dovecot and beside a server that parses nothing, in one run.
+//!
+//! Without arguments every scenario runs, and the tables replace those in `docs/performance.md`; arguments name the
+//! scenarios to run (`logins`, `latency`, `resources`, `million`, `hashes`) and only print. `BENCH=quick` takes
+//! less than a minute and only prints; `BENCH_WITHOUT=dovecot` leaves a server out, for a machine that has no Dovecot or
+//! no root. Whatever cannot be measured ends the program with status 1 and a message; every server started is stopped.
+
+mod connection;
+mod dialog;
+mod dovecot;
+mod echo;
+mod hashes;
+mod histogram;
+mod load;
+mod logins;
+mod measure;
+mod million;
+mod resources;
+mod sasld;
+mod series;
+mod server;
+mod table;
+
+use std::{env, path::Path, time::Duration};
+
+use crate::{
+    dialog::User,
+    measure::Cores,
+    server::{Kind, Server},
+    table::Table,
+};
+
+/// Any error ends the run: a number measured past one would mean nothing.
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// How much time a run may take.
+struct Effort {
+    rounds: usize,
+    window: Duration,
+    /// Starts of each server, for the median.
+    starts: usize,
+    idle_connections: usize,
+    /// Users in the large secrets file.
+    many_users: usize,
+    /// How many of the expensive schemes.
+    schemes: usize,
+}
+
+const FULL: Effort = Effort {
+    rounds: 7,
+    window: Duration::from_millis(800),
+    starts: 30,
+    idle_connections: 10_000,
+    many_users: 1_000_000,
+    schemes: 3,
+};
+
+const QUICK: Effort = Effort {
+    rounds: 2,
+    window: Duration::from_millis(200),
+    starts: 5,
+    idle_connections: 2_000,
+    many_users: 100_000,
+    schemes: 1,
+};
+
+/// What every scenario works with.
+struct Bench {
+    effort: Effort,
+    cores: Cores,
+    /// Servers that are not measured.
+    without: Vec<Kind>,
+    /// 1,000 users, and the secrets file that holds them.
+    users: Vec<User>,
+    secrets: Vec<u8>,
+}
+
+impl Bench {
+    /// Those of `kinds` that are to be measured.
+    fn kinds(&self, kinds: &[Kind]) -> Vec<Kind> {
+        kinds.iter().copied().filter(|kind| !self.without.contains(kind)).collect()
+    }
+
+    /// Starts one server of each kind with the 1,000 users.
+    fn start(&self, kinds: &[Kind], cores: &[usize], challenges: u8) -> Outcome<Vec<Server>> {
+        let kinds = self.kinds(kinds).into_iter();
+        kinds.map(|kind| kind.start(&self.secrets, cores, challenges)).collect()
+    }
+}
+
+type Scenario = (&'static str, fn(&Bench) -> Outcome<Vec<Table>>);
+
+const SCENARIOS: [Scenario; 5] = [
+    ("logins", logins::cpu_and_throughput),
+    ("latency", logins::latency),
+    ("resources", resources::connections_and_start),
+    ("million", million::load_and_reload),
+    ("hashes", hashes::beside_cheap_logins),
+];
+
+fn main() -> Outcome<()> {
+    // cargo appends `--bench`.
+    let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let [echo::ARGUMENT, socket, challenges] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]
+    {
+        match echo::serve(Path::new(socket), challenges.parse()?)? {}
+    }
+    let known = |name: &String| SCENARIOS.iter().any(|(known, _)| known == name);
+    if let Some(unknown) = arguments.iter().find(|name| !known(name)) {
+        return Err(
+            format!("unknown scenario {unknown:?}; known: {:?}", SCENARIOS.map(|(name, _)| name)).into()
+        );
+    }
+    let quick = env::var("BENCH").is_ok_and(|effort| effort == "quick");
+
+    measure::raise_descriptor_limit()?;
+    let machine = measure::machine(&sasld::program())?;
+    let users: Vec<User> = (0..1000).map(User::numbered).collect();
+    let bench = Bench {
+        effort: if quick { QUICK } else { FULL },
+        cores: Cores::available()?,
+        without: left_out()?,
+        secrets: users.iter().map(User::secrets_line).collect::<String>().into_bytes(),
+        users,
+    };
+    if bench.cores.count() < 2 {
+        return Err("server and client need a core each".into());
+    }
+    machine.iter().for_each(|line| println!("- {line}"));
+
+    let mut tables = Vec::new();
+    for (name, scenario) in SCENARIOS {
+        if arguments.is_empty() || arguments.iter().any(|wanted| wanted == name) {
+            for table in scenario(&bench)? {
+                println!("\n{}", table.to_markdown());
+                tables.push(table);
+            }
+        }
+    }
+    if arguments.is_empty() && !quick && bench.without.is_empty() {
+        table::write_page(Path::new("docs/performance.md"), &machine, &tables)?;
+    }
+    Ok(())
+}
+
+fn left_out() -> Outcome<Vec<Kind>> {
+    let Ok(name) = env::var("BENCH_WITHOUT") else {
+        return Ok(Vec::new());
+    };
+    match name.as_str() {
+        "sasld" => Ok(vec![Kind::Sasld]),
+        "dovecot" => Ok(vec![Kind::Dovecot, Kind::DovecotNoPenalty]),
+        _ => Err(format!("BENCH_WITHOUT={name}: sasld or dovecot").into()),
+    }
+}

@@ -1,0 +1,154 @@
+//! What the kernel knows about a server: the CPU time and memory of its whole process tree; and where things run.
+//!
+//! CPU time is each process's own clock, in nanoseconds, threads that have ended included; what a child process used
+//! before it was reaped is lost, but no measured server starts and ends processes while it serves. A process that
+//! vanished between finding and reading is an error.
+
+use std::{fs, path::Path, process, str::FromStr, thread, time::Duration};
+
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    sys::resource::{Resource, getrlimit, setrlimit},
+    time::ClockId,
+    unistd::Pid,
+};
+
+use crate::Outcome;
+
+/// A process and all its descendants.
+pub struct Processes(Vec<Pid>);
+
+impl Processes {
+    /// The tree as it is now.
+    pub fn below(root: u32) -> Outcome<Self> {
+        let mut pids = vec![root];
+        let mut parents = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            if let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok())
+                && let Some(parent) = parent_of(pid)
+            {
+                parents.push((pid, parent));
+            }
+        }
+        let mut next = 0;
+        while next < pids.len() {
+            let children = parents.iter().filter(|(_, parent)| *parent == pids[next]);
+            let children: Vec<u32> = children.map(|(pid, _)| *pid).collect();
+            pids.extend(children);
+            next += 1;
+        }
+        let pids = pids.into_iter().map(|pid| Ok(Pid::from_raw(i32::try_from(pid)?)));
+        Ok(Self(pids.collect::<Outcome<_>>()?))
+    }
+
+    pub fn pids(&self) -> &[Pid] {
+        &self.0
+    }
+
+    /// CPU time used so far, user and system.
+    pub fn cpu(&self) -> Outcome<Duration> {
+        let times = self.0.iter().map(|&pid| Ok(Duration::from(ClockId::pid_cpu_clock_id(pid)?.now()?)));
+        times.sum()
+    }
+
+    /// Resident memory in bytes. `shared_once` divides each shared page among the processes that map it (PSS), which
+    /// is fair to a server of several processes; otherwise plain RSS.
+    pub fn memory(&self, shared_once: bool) -> Outcome<u64> {
+        let (file, key) = if shared_once { ("smaps_rollup", "Pss:") } else { ("status", "VmRSS:") };
+        let sizes = self.0.iter().map(|pid| {
+            let text = fs::read_to_string(format!("/proc/{pid}/{file}"))?;
+            let kib: u64 = labelled(&text, key).ok_or_else(|| format!("no {key} in {file}"))?;
+            Ok(kib * 1024)
+        });
+        sizes.sum()
+    }
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    labelled(&status, "PPid:")
+}
+
+/// The first word after `key` at the start of a line.
+fn labelled<T: FromStr>(text: &str, key: &str) -> Option<T> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// The cores this run may use: the server gets the first, the client the last.
+pub struct Cores(Vec<usize>);
+
+impl Cores {
+    pub fn available() -> Outcome<Self> {
+        let set = sched_getaffinity(Pid::from_raw(0))?;
+        Ok(Self((0..CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect()))
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn all(&self) -> &[usize] {
+        &self.0
+    }
+
+    pub fn server(&self) -> &[usize] {
+        &self.0[..1]
+    }
+
+    pub fn client(&self) -> &[usize] {
+        &self.0[self.0.len() - 1..]
+    }
+}
+
+/// Runs `what` with this thread bound to `cores`. A process started in it inherits the binding.
+pub fn bound_to<T>(cores: &[usize], what: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    let this_thread = Pid::from_raw(0);
+    let before = sched_getaffinity(this_thread)?;
+    let mut set = CpuSet::new();
+    for &core in cores {
+        set.set(core)?;
+    }
+    sched_setaffinity(this_thread, &set)?;
+    let result = what();
+    sched_setaffinity(this_thread, &before)?;
+    result
+}
+
+/// Raises the limit of open files to what the system allows this user; servers started later inherit it.
+pub fn raise_descriptor_limit() -> Outcome<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
+/// Lines of a list that describes where the numbers come from.
+pub fn machine(sasld: &Path) -> Outcome<Vec<String>> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map_or("unknown CPU", |(_, name)| name.trim());
+    let virtual_machine = if cpuinfo.contains(" hypervisor ") { ", virtual machine" } else { "" };
+    let memory: u64 = labelled(&fs::read_to_string("/proc/meminfo")?, "MemTotal:").unwrap_or(0);
+    let cores = thread::available_parallelism()?;
+    let system = fs::read_to_string("/etc/os-release")?;
+    let system = system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or("unknown").to_owned();
+    Ok(vec![
+        format!("{model}, {cores} cores{virtual_machine}, {} GiB", memory.div_ceil(1 << 20)),
+        format!("{}, Linux {}", system.unwrap_or("unknown system").trim_matches('"'), kernel.trim()),
+        format!("{}, {}", first_line(sasld, &["--version"])?, first_line("rustc".as_ref(), &["--version"])?),
+        format!("Dovecot {}", first_line("dovecot".as_ref(), &["--version"])?),
+        format!("{}; load average before the run {load}", first_line("date".as_ref(), &["-u", "+%F"])?),
+    ])
+}
+
+/// The first line a program prints.
+pub fn first_line(program: &Path, arguments: &[&str]) -> Outcome<String> {
+    let output = process::Command::new(program).args(arguments).output();
+    let output = output.map_err(|e| format!("{}: {e}", program.display()))?;
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,427 @@
+//! The secrets file as a file: who may reach it, what it may be, and what a rewrite keeps and survives.
+//!
+//! Everything happens in private temporary directories, as root or as an ordinary user alike.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, Mode, XattrFlags};
+use sasld::credential::Password;
+use sasld::secrets::{
+    self, EditError, Insecurity, LOCK_WAIT, LoadError, LoadOptions, Loaded, Missing, Names, Secrets,
+    StoreError, Trust,
+};
+use tempfile::TempDir;
+
+const NAMES: Names<'static> = Names { lowercase: true, allowed: &|_| true };
+
+const ALICE: &str = "alice:{PLAIN}wonder\n";
+
+/// A directory that only this user can write to, whatever the umask is.
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    directory
+}
+
+fn write(path: &Path, contents: &str, mode: u32) {
+    fs::write(path, contents).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+fn load_after(path: &Path, previous: Option<&Secrets>) -> Result<Loaded, LoadError> {
+    let trust = Trust::of_process();
+    secrets::load(path, &LoadOptions { names: NAMES, trust: Some(&trust), previous })
+}
+
+fn load(path: &Path) -> Result<Loaded, LoadError> {
+    load_after(path, None)
+}
+
+fn accepts(secrets: &Secrets, name: &str, password: &str) -> bool {
+    let password = Password::new(password);
+    secrets.lookup(name).is_some_and(|entry| {
+        entry.closed.is_none()
+            && entry.verifiers.is_some_and(|all| all.strongest().verify(&password).is_some())
+    })
+}
+
+fn add(path: &Path, name: &str) -> Result<(), StoreError> {
+    let field = format!("{{PLAIN}}{name}");
+    secrets::edit(path, true, Missing::Create, LOCK_WAIT, |editor| editor.add(name, field.as_bytes()))
+}
+
+/// What lies in the directory besides the secrets file and its lock.
+fn leftovers(directory: &Path) -> Vec<PathBuf> {
+    let known = ["secrets", ".secrets.lock"];
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| !known.iter().any(|name| path.ends_with(name))).collect()
+}
+
+// Loading
+
+#[test]
+fn a_private_file_loads() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    for good in [0o600, 0o640, 0o400, 0o440] {
+        write(&path, ALICE, 0o600);
+        fs::set_permissions(&path, Permissions::from_mode(good)).unwrap();
+        let loaded = load(&path).unwrap_or_else(|error| panic!("{good:o}: {error}"));
+        assert!(accepts(&loaded.secrets, "alice", "wonder"));
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_others_can_reach_is_refused_with_the_mode_and_the_cure() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o600);
+    for bad in [0o644, 0o604, 0o602, 0o601, 0o660, 0o620, 0o666, 0o664, 0o777] {
+        fs::set_permissions(&path, Permissions::from_mode(bad)).unwrap();
+        let message = load(&path).unwrap_err().to_string();
+        assert!(message.contains(&format!("mode {bad:04o}")), "{message}");
+        assert!(message.contains(&format!("chmod 0640 {}", path.display())), "{message}");
+    }
+}
+
+#[test]
+fn a_file_of_a_stranger_is_refused() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o600);
+    let own = fs::metadata(&path).unwrap();
+    let judge = |users: &[u32], groups: &[u32]| secrets::check_access(&path, &Trust::only(users, groups));
+
+    let fault = |result| match result {
+        Err(LoadError::Insecure { fault, .. }) => fault,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(fault(judge(&[own.uid() + 1], &[own.gid()])), Insecurity::Owner { user: own.uid() });
+    judge(&[own.uid()], &[]).expect("a group without rights does not matter");
+
+    fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(fault(judge(&[own.uid()], &[])), Insecurity::Group { group: own.gid(), mode: 0o640 });
+    judge(&[own.uid()], &[own.gid()]).expect("a trusted group may read");
+}
+
+#[test]
+fn a_directory_that_others_can_write_to_needs_the_sticky_bit() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o600);
+    for (mode, good) in [(0o755, true), (0o1777, true), (0o777, false), (0o757, false)] {
+        fs::set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
+        match load(&path) {
+            Ok(_) => assert!(good, "{mode:o}"),
+            Err(LoadError::Insecure { fault: Insecurity::Directory { mode: found, .. }, .. }) => {
+                assert!(!good && found == mode, "{mode:o}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_not_a_regular_file_is_refused_without_waiting() {
+    let directory = directory();
+    let path = |name| directory.path().join(name);
+    fs::create_dir(path("directory")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, path("fifo"), rustix::fs::FileType::Fifo, Mode::from(0o600), 0)
+        .unwrap();
+    let _listener = UnixListener::bind(path("socket")).unwrap();
+    for (path, expected) in [
+        (path("directory"), "a directory"),
+        (path("fifo"), "a FIFO"),
+        (path("socket"), "a socket"),
+        ("/dev/null".into(), "a device"),
+    ] {
+        match load(&path) {
+            Err(LoadError::NotAFile { kind, .. }) => assert_eq!(kind, expected),
+            other => panic!("{}: {other:?}", path.display()),
+        }
+    }
+}
+
+#[test]
+fn a_missing_file_is_missing_and_nothing_else() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    assert!(matches!(load(&path), Err(LoadError::Missing { .. })));
+    assert!(matches!(secrets::fingerprint(&path), Err(LoadError::Missing { .. })));
+}
+
+#[test]
+fn behind_a_symbolic_link_the_target_is_judged_and_both_directories() {
+    let (directory, target_directory) = (directory(), directory());
+    let (link, target) = (directory.path().join("secrets"), target_directory.path().join("real"));
+    write(&target, ALICE, 0o600);
+    symlink(&target, &link).unwrap();
+    assert!(accepts(&load(&link).unwrap().secrets, "alice", "wonder"));
+
+    fs::set_permissions(&target, Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(load(&link), Err(LoadError::Insecure { fault: Insecurity::Others { .. }, .. })));
+    fs::set_permissions(&target, Permissions::from_mode(0o600)).unwrap();
+
+    for open in [directory.path(), target_directory.path()] {
+        fs::set_permissions(open, Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(load(&link), Err(LoadError::Insecure { fault: Insecurity::Directory { .. }, .. })));
+        fs::set_permissions(open, Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn a_sparse_file_of_ten_gigabytes_is_refused_by_its_size() {
+    const TEN_GIGABYTES: u64 = 10_000_000_000;
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, "", 0o600);
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(TEN_GIGABYTES).unwrap();
+    assert!(matches!(load(&path), Err(LoadError::TooLarge { bytes: TEN_GIGABYTES, .. })));
+}
+
+#[test]
+fn half_written_contents_do_not_follow_good_ones() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o600);
+    let before = load(&path).unwrap().secrets;
+
+    fs::write(&path, "alice:{PLAIN}wonder\nbob:{PLAIN}se cr").unwrap();
+    assert!(matches!(load_after(&path, Some(&before)), Err(LoadError::Torn { .. })));
+    fs::write(&path, "").unwrap();
+    assert!(matches!(load_after(&path, Some(&before)), Err(LoadError::Emptied { users: 1, .. })));
+    fs::write(&path, "# no users\n").unwrap();
+    assert!(load_after(&path, Some(&before)).unwrap().secrets.is_empty(), "an operator may mean that");
+}
+
+#[test]
+fn at_start_up_an_unfinished_line_is_left_out_and_an_empty_file_has_no_users() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, "alice:{PLAIN}wonder\nbob:{PLAIN}se cr", 0o600);
+    let secrets = load(&path).unwrap().secrets;
+    assert!(accepts(&secrets, "alice", "wonder") && secrets.lookup("bob").is_none());
+    assert_eq!(secrets.problems().listed()[0].line, 2);
+    fs::write(&path, "").unwrap();
+    assert!(load(&path).unwrap().secrets.is_empty());
+}
+
+#[test]
+fn replacing_and_rewriting_change_the_fingerprint_and_reading_does_not() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o600);
+    let first = load(&path).unwrap().fingerprint;
+    assert_eq!(secrets::fingerprint(&path).unwrap(), first);
+
+    let other = directory.path().join("other");
+    write(&other, ALICE, 0o600);
+    fs::rename(&other, &path).unwrap();
+    let replaced = secrets::fingerprint(&path).unwrap();
+    assert!(replaced != first && !replaced.is_same_file(&first));
+
+    OpenOptions::new().append(true).open(&path).unwrap().set_len(5).unwrap();
+    let rewritten = secrets::fingerprint(&path).unwrap();
+    assert!(rewritten != replaced && rewritten.is_same_file(&replaced));
+}
+
+// Rewriting
+
+#[test]
+fn fifty_writers_at_once_are_all_applied() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o600);
+    thread::scope(|scope| {
+        for n in 0..50 {
+            let path = &path;
+            scope.spawn(move || add(path, &format!("user{n}")).unwrap());
+        }
+    });
+    let secrets = load(&path).unwrap().secrets;
+    assert_eq!(secrets.len(), 51);
+    assert!((0..50).all(|n| accepts(&secrets, &format!("user{n}"), &format!("user{n}"))));
+    assert_eq!(leftovers(directory.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn writers_that_create_the_file_at_once_are_all_applied() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    thread::scope(|scope| {
+        for name in ["a", "b", "c", "d"] {
+            let path = &path;
+            scope.spawn(move || add(path, name).unwrap());
+        }
+    });
+    assert_eq!(load(&path).unwrap().secrets.len(), 4);
+}
+
+#[test]
+fn a_writer_does_not_wait_for_ever() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    add(&path, "alice").unwrap();
+    let lock = File::open(directory.path().join(".secrets.lock")).unwrap();
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let before = fs::read(&path).unwrap();
+    let edit =
+        secrets::edit(&path, true, Missing::Create, Duration::ZERO, |editor| editor.add("bob", b"{PLAIN}b"));
+    assert!(matches!(edit, Err(StoreError::Busy { .. })), "{edit:?}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+    drop(lock);
+    add(&path, "bob").unwrap();
+}
+
+#[test]
+fn owner_mode_and_acl_stay() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o640);
+    // user::rw- user:12345:r-- group::r-- mask::r-- other::---, as Linux stores it.
+    let entry = |tag: u16, permissions: u16, id: u32| {
+        [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let nobody = u32::MAX;
+    let entries = [
+        entry(0x01, 6, nobody),
+        entry(0x02, 4, 12345),
+        entry(0x04, 4, nobody),
+        entry(0x10, 4, nobody),
+        entry(0x20, 0, nobody),
+    ];
+    let acl = [&2u32.to_le_bytes()[..], &entries.concat()].concat();
+    const ACL: &str = "system.posix_acl_access";
+    let has_acls = rustix::fs::setxattr(&path, ACL, &acl, XattrFlags::empty()).is_ok();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&path, Some(0), Some(54321)).unwrap();
+    }
+    let before = fs::metadata(&path).unwrap();
+
+    add(&path, "bob").unwrap();
+
+    let after = fs::metadata(&path).unwrap();
+    assert_ne!(before.ino(), after.ino(), "the file is replaced, not rewritten");
+    let access = |metadata: &fs::Metadata| (metadata.uid(), metadata.gid(), metadata.mode());
+    assert_eq!(access(&before), access(&after));
+    let mut kept = vec![0; 1024];
+    match rustix::fs::getxattr(&path, ACL, &mut kept) {
+        Ok(length) => assert_eq!(&kept[..length], acl),
+        Err(error) => assert!(!has_acls, "{error}"),
+    }
+    if !has_acls {
+        eprintln!("SKIPPED in part: no ACLs on {}", directory.path().display());
+    }
+}
+
+#[test]
+fn the_default_acl_of_the_directory_does_not_open_the_new_file() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o640);
+    let entry = |tag: u16, permissions: u16, id: u32| {
+        [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let nobody = u32::MAX;
+    let entries = [
+        entry(0x01, 7, nobody),
+        entry(0x02, 7, 12345),
+        entry(0x04, 7, nobody),
+        entry(0x10, 7, nobody),
+        entry(0x20, 7, nobody),
+    ];
+    let acl = [&2u32.to_le_bytes()[..], &entries.concat()].concat();
+    if rustix::fs::setxattr(directory.path(), "system.posix_acl_default", &acl, XattrFlags::empty()).is_err()
+    {
+        eprintln!("SKIPPED: no ACLs on {}", directory.path().display());
+    }
+    add(&path, "bob").unwrap();
+    assert_eq!(mode(&path), 0o640);
+    assert!(rustix::fs::getxattr(&path, "system.posix_acl_access", &mut [0; 1024]).is_err());
+}
+
+#[test]
+fn the_link_stays_and_its_target_is_rewritten() {
+    let (directory, target_directory) = (directory(), directory());
+    let (link, target) = (directory.path().join("secrets"), target_directory.path().join("real"));
+    write(&target, ALICE, 0o600);
+    symlink(&target, &link).unwrap();
+    add(&link, "bob").unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(load(&target).unwrap().secrets.len(), 2);
+}
+
+#[test]
+fn a_link_to_nowhere_is_not_replaced_by_a_file() {
+    let directory = directory();
+    let link = directory.path().join("secrets");
+    symlink(directory.path().join("nowhere"), &link).unwrap();
+    assert!(matches!(add(&link, "bob"), Err(StoreError::Load(LoadError::Missing { .. }))));
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+}
+
+#[test]
+fn a_temporary_of_a_killed_writer_is_swept() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o600);
+    write(&directory.path().join(".secrets.new"), "half of", 0o600);
+    add(&path, "bob").unwrap();
+    assert_eq!(leftovers(directory.path()), Vec::<PathBuf>::new());
+    assert_eq!(load(&path).unwrap().secrets.len(), 2);
+}
+
+#[test]
+fn what_an_editor_saved_meanwhile_is_not_overwritten() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o600);
+    let edit = secrets::edit(&path, true, Missing::Refuse, LOCK_WAIT, |editor| {
+        fs::write(&path, "carol:{PLAIN}c\n").unwrap();
+        editor.add("bob", b"{PLAIN}b")
+    });
+    assert!(matches!(edit, Err(StoreError::Changed { .. })), "{edit:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "carol:{PLAIN}c\n");
+    assert_eq!(leftovers(directory.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_refused_edit_does_not_touch_the_file() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o600);
+    let before = secrets::fingerprint(&path).unwrap();
+    assert!(matches!(add(&path, "alice"), Err(StoreError::Edit(EditError::Exists { .. }))));
+    assert_eq!(secrets::fingerprint(&path).unwrap(), before);
+}
+
+#[test]
+fn an_unfinished_file_is_not_completed_by_a_rewrite() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, "alice:{PLAIN}won", 0o600);
+    assert!(matches!(add(&path, "bob"), Err(StoreError::Edit(EditError::Torn))));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "alice:{PLAIN}won");
+}
+
+#[test]
+fn a_failing_step_is_named_with_its_path() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o600);
+    // Nothing can be created under the temporary's name.
+    fs::create_dir(directory.path().join(".secrets.new")).unwrap();
+    let error = add(&path, "bob").unwrap_err().to_string();
+    assert!(error.contains(".secrets.new: unlink: "), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), ALICE);
+}

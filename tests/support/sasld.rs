@@ -1,0 +1,111 @@
+//! The built `sasld`, serving a socket from a private directory.
+
+use super::log::Log;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+const SASLD: &str = env!("CARGO_BIN_EXE_sasld");
+
+/// A daemon that was ready; dropping it kills it.
+pub struct Sasld {
+    /// What the running daemon logs; a new one after [`Sasld::start_again`].
+    pub log: Log,
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Sasld {
+    /// Serves `dir/auth` to Postfix, with these users and these lines added to the configuration.
+    pub fn start(dir: &Path, secrets: &str, settings: &str) -> Self {
+        let socket = dir.join("auth");
+        let listener =
+            format!("  - {{unix: {}, owner: postfix, group: postfix, mode: \"0660\"}}\n", socket.display());
+        Self::start_on(&listener, dir, secrets, settings)
+    }
+
+    /// The same with another listener, as an item of the YAML list.
+    pub fn start_on(listener: &str, dir: &Path, secrets: &str, settings: &str) -> Self {
+        let file = dir.join("secrets");
+        fs::write(&file, secrets).unwrap();
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+        let passdbs = format!("passdbs:\n  - secrets_file: {}\n", file.display());
+        let delay = if settings.contains("refusal_delay") { "" } else { "refusal_delay: 0s\n" };
+        let configuration = format!("listeners:\n{listener}{passdbs}{delay}{settings}");
+        fs::write(dir.join("sasld.yaml"), configuration).unwrap();
+        let (child, log) = serve(dir);
+        Self { log, child, dir: dir.to_owned() }
+    }
+
+    /// Where [`Sasld::start`] listens.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("auth")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Stops it as an administrator does. It must end well.
+    pub fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        assert!(self.wait().success());
+    }
+
+    /// Takes it away without a warning.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it anew with the same files.
+    pub fn start_again(&mut self) {
+        (self.child, self.log) = serve(&self.dir);
+    }
+
+    /// `sasld user …` on the daemon's secrets file; must succeed.
+    pub fn user_command(&self, words: &[&str], password: &str) {
+        let mut command = Command::new(SASLD);
+        command.arg("user").args(words).arg("--file").arg(self.dir.join("secrets"));
+        if !password.is_empty() {
+            command.arg("--password-stdin");
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "sasld user {words:?}");
+    }
+}
+
+impl Drop for Sasld {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn serve(dir: &Path) -> (Child, Log) {
+    let mut child = Command::new(SASLD)
+        .args(["serve", "--config"])
+        .arg(dir.join("sasld.yaml"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = Log::follow(child.stderr.take().unwrap());
+    log.wait_for(&["event=ready"]);
+    (child, log)
+}
