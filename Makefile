@@ -28,7 +28,7 @@ test-dovecot: ## the dialogs against Debian's Dovecot (a part of `make test`)
 
 bench: ## sasld and Dovecot side by side; rewrites docs/performance.md
 	@packaging/dev/need bench
-	cargo bench
+	cargo bench --bench peers
 
 fmt: ## format the sources
 	cargo fmt
@@ -43,4 +43,4 @@ clippy: ## lints, warnings as errors
 
 doc: ## API documentation, warnings as errors
 	@packaging/dev/need build
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --no-deps --document-private-items

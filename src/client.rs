@@ -5,10 +5,12 @@
 //! same [`Outcome::Closed`]: both become 454.
 #![forbid(unsafe_code)]
 
-use crate::credential::{CramMd5Key, Password};
+use crate::credential::Password;
 use crate::sasl::Mechanism;
 use crate::wire::field::{key_value, unescape};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use hmac::{Hmac, KeyInit, Mac};
+use md5::Md5;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -246,9 +248,11 @@ fn plain(user: &str, password: &Password) -> Zeroizing<Vec<u8>> {
 fn cram_md5(user: &str, password: &Password, challenge: &str) -> io::Result<Zeroizing<Vec<u8>>> {
     let challenge =
         BASE64_STANDARD.decode(challenge).map_err(|_| nonsense("a challenge that is not base64"))?;
-    let digest = CramMd5Key::from_password(password).respond(&challenge);
+    let mut digest =
+        Hmac::<Md5>::new_from_slice(password.as_bytes()).expect("HMAC takes a key of any length");
+    digest.update(&challenge);
     let mut response = Zeroizing::new(format!("{user} ").into_bytes());
-    for byte in digest {
+    for byte in digest.finalize().into_bytes() {
         write!(response, "{byte:02x}")?;
     }
     Ok(response)

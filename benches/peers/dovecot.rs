@@ -17,7 +17,6 @@ use nix::unistd::{Group, Uid};
 
 use crate::{
     Outcome,
-    measure::first_line,
     server::{Plan, secrets_file},
 };
 
@@ -81,15 +80,4 @@ passdb {{
 }}
 "
     )
-}
-
-/// `{SCHEME}hash` of a password, made by Dovecot's own tool.
-pub fn hash(scheme: &str, rounds: u32, password: &str) -> Outcome<String> {
-    let rounds = rounds.to_string();
-    let arguments = ["pw", "-s", scheme, "-r", &rounds, "-p", password];
-    let hash = first_line("doveadm".as_ref(), &arguments)?;
-    if !hash.starts_with('{') {
-        return Err(format!("doveadm pw -s {scheme} -r {rounds} printed {hash:?}").into());
-    }
-    Ok(hash)
 }

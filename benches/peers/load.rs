@@ -1,5 +1,5 @@
-//! The load: N connections on one thread (or on several), each with one login in flight, the next one as soon as the last is answered
-//! (or, paced, when it is due).
+//! The load: N connections on one thread (or on several), each with one login in flight, the next one as soon as the
+//! last is answered (or, paced, when it is due).
 //!
 //! A run warms up, then opens its window: logins answered inside it count, and the server's CPU clocks are read at both
 //! ends. Latencies are those of logins that began in it, also when they end later, so that the slowest are not forgotten.

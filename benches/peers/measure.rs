@@ -124,7 +124,7 @@ pub fn raise_descriptor_limit() -> Outcome<u64> {
 }
 
 /// Lines of a list that describes where the numbers come from.
-pub fn machine(sasld: &Path) -> Outcome<Vec<String>> {
+pub fn machine(sasld: &Path, with_dovecot: bool) -> Outcome<Vec<String>> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or("unknown CPU", |(_, name)| name.trim());
@@ -133,20 +133,27 @@ pub fn machine(sasld: &Path) -> Outcome<Vec<String>> {
     let cores = thread::available_parallelism()?;
     let system = fs::read_to_string("/etc/os-release")?;
     let system = system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let system = system.unwrap_or("unknown system").trim_matches('"');
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let load = fs::read_to_string("/proc/loadavg")?;
-    let load = load.split(' ').next().unwrap_or("unknown").to_owned();
+    let load = load.split(' ').next().unwrap_or("unknown");
+
+    let mut programs = vec![first_line(sasld, &["--version"])?];
+    programs.push(first_line("rustc".as_ref(), &["--version"])?);
+    if with_dovecot {
+        programs.push(format!("Dovecot {}", first_line("dovecot".as_ref(), &["--version"])?));
+    }
+    let today = first_line("date".as_ref(), &["-u", "+%F"])?;
     Ok(vec![
+        format!("{today}; load average before the run: {load}"),
         format!("{model}, {cores} cores{virtual_machine}, {} GiB", memory.div_ceil(1 << 20)),
-        format!("{}, Linux {}", system.unwrap_or("unknown system").trim_matches('"'), kernel.trim()),
-        format!("{}, {}", first_line(sasld, &["--version"])?, first_line("rustc".as_ref(), &["--version"])?),
-        format!("Dovecot {}", first_line("dovecot".as_ref(), &["--version"])?),
-        format!("{}; load average before the run {load}", first_line("date".as_ref(), &["-u", "+%F"])?),
+        format!("{system}, Linux {}", kernel.trim()),
+        programs.join(", "),
     ])
 }
 
 /// The first line a program prints.
-pub fn first_line(program: &Path, arguments: &[&str]) -> Outcome<String> {
+fn first_line(program: &Path, arguments: &[&str]) -> Outcome<String> {
     let output = process::Command::new(program).args(arguments).output();
     let output = output.map_err(|e| format!("{}: {e}", program.display()))?;
     let text = String::from_utf8(output.stdout)?;

@@ -44,6 +44,9 @@ pub(super) fn run(
                       it is asked for, or read with --password-stdin";
         return Err(Failure::new(Exit::Usage, reason));
     }
+    if arguments.cost.is_some() && arguments.schemes.iter().all(|scheme| scheme.costs().is_none()) {
+        return Err(Failure::new(Exit::Usage, "--cost: no scheme given has one"));
+    }
     let password = if arguments.password_stdin { prompt.read_stdin()? } else { prompt.ask("Password: ")? };
     if !arguments.password_stdin && password.as_bytes() != prompt.ask("The same again: ")?.as_bytes() {
         return Err(Failure::new(Exit::No, "the two passwords differ"));
@@ -52,7 +55,9 @@ pub(super) fn run(
     for scheme in &arguments.schemes {
         let mut salt = [0; 16];
         getrandom::fill(&mut salt).map_err(|error| Failure::new(Exit::TryAgain, error))?;
-        let verifier = credential::derive(*scheme, &password, &salt, arguments.cost)
+        // Of several schemes, those without a cost have nothing to do with it.
+        let cost = arguments.cost.filter(|_| scheme.costs().is_some());
+        let verifier = credential::derive(*scheme, &password, &salt, cost)
             .map_err(|error| Failure::new(Exit::No, error))?;
         match &mut stored {
             None => stored = Some(verifier.into()),

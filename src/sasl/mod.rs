@@ -3,7 +3,7 @@
 //! Each state of a mechanism is a type that owns what is valid in it and is consumed by the next message, so a
 //! message can only meet a state that waits for it. What needs a password database leaves as a [`Question`] and
 //! comes back as an [`Answer`]; success needs an [`Authenticated`], and that needs a
-//! [`Proof`](crate::credential::Proof).
+//! [`Proof`].
 //!
 //! Three things that are easily mixed up have types of their own: [`Failure`] is a verdict of no or a message that
 //! made no sense, and the user hears FAIL; [`Outage`] means that nobody could find out; a mistake of the mail server

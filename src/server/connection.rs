@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 use zeroize::Zeroize;
 
@@ -297,8 +297,15 @@ impl Connection {
             Err(_) => return Some(Err(Outage::Internal)),
         }
         let (sender, _) = self.answers.get_or_insert_with(unbounded_channel);
-        let mut reply = ReplyTo { ticket, sender: sender.clone(), sent: false };
-        tokio::spawn(async move { reply.send(answering.await) });
+        let (sender, deadline) = (sender.clone(), self.service.live.load().policy.deadline);
+        tokio::spawn(async move {
+            let mut reply = ReplyTo { ticket, sender: Some(sender.clone()) };
+            // Whatever still waits in a queue for a login that is over is dropped there, and costs nothing.
+            tokio::select! {
+                answer = timeout(deadline, answering) => reply.send(answer.unwrap_or(Err(Outage::Deadline))),
+                () = sender.closed() => {}
+            }
+        });
         None
     }
 
@@ -383,22 +390,20 @@ impl Drop for Connection {
 /// Sends one answer to a connection, whatever happens to the task that works it out.
 struct ReplyTo {
     ticket: Ticket,
-    sender: UnboundedSender<Answered>,
-    sent: bool,
+    sender: Option<UnboundedSender<Answered>>,
 }
 
 impl ReplyTo {
     fn send(&mut self, answer: Result<Answer, Outage>) {
-        self.sent = true;
-        // Nobody listens when the connection is gone.
-        let _ = self.sender.send((self.ticket, answer));
+        if let Some(sender) = self.sender.take() {
+            // Nobody listens when the connection is gone.
+            let _ = sender.send((self.ticket, answer));
+        }
     }
 }
 
 impl Drop for ReplyTo {
     fn drop(&mut self) {
-        if !self.sent {
-            self.send(Err(Outage::Internal));
-        }
+        self.send(Err(Outage::Internal));
     }
 }

@@ -1,6 +1,6 @@
 //! The Dovecot authentication protocol, as bytes: what may stand on a line and what it means.
 //!
-//! A connection carries lines of TAB-separated fields in both directions. [`line`] cuts the bytes of a
+//! A connection carries lines of TAB-separated fields in both directions. [`mod@line`] cuts the bytes of a
 //! socket into lines, [`field`] knows the escaping and the fields, [`command`] is what a mail server says,
 //! [`reply`] is what it hears. Nothing here decides about a login; that is `session`'s part.
 //!

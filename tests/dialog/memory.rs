@@ -4,7 +4,7 @@
 //! while the client waits for the server, and then as far as the next thing that is due.
 
 use core::cell::Cell;
-use std::collections::BTreeMap;
+
 use std::io;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sasld::config::Config;
 use sasld::passdb::{Chain, HashPool, Link, SecretsFile};
-use sasld::policy::{Policy, ServicePolicy};
+use sasld::policy::Policy;
 use sasld::sasl::Seed;
 use sasld::session::{Action, Moment, Session};
 use sasld::wire::{Greeting, LineBuffer};
@@ -48,29 +48,11 @@ impl Memory {
         }
         let config = Config::load(&configuration(&profile, dir.path())).expect("a good configuration");
         let pool = Arc::new(HashPool::start(NonZeroUsize::MIN).expect("a thread"));
-        let policy = policy(&config);
+        let policy = config.policy("mail.example.com".to_owned());
         let passdb = SecretsFile::open(dir.path().join("secrets"), policy.names.clone(), pool);
         let chain = Chain::new(vec![Link { passdb, continue_on_refusal: false }]);
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         Self(Rc::new(World { dir, policy, chain, runtime, clock: Cell::default(), random: Cell::new(1) }))
-    }
-}
-
-/// The daemon's translation, as far as profiles go: they have no sections for services.
-fn policy(config: &Config) -> Policy {
-    Policy {
-        host: "mail.example.com".to_owned(),
-        names: config.usernames.clone(),
-        default_service: ServicePolicy {
-            mechanisms: config.mechanisms.clone(),
-            require_tls: config.require_tls,
-            allow_nets: None,
-        },
-        services: BTreeMap::new(),
-        refusal_delay: config.refusal_delay,
-        deadline: config.deadline,
-        on_outage: config.on_outage,
-        max_exchanges: config.limits.exchanges_per_connection as usize,
     }
 }
 
