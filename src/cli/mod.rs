@@ -92,7 +92,13 @@ impl From<ConfigError> for Failure {
                 Exit::Config
             }
         };
-        Self::new(exit, error)
+        match error {
+            ConfigError::Missing { .. } => {
+                let hint = "begin with a copy of packaging/sasld.yaml, or name another file with --config";
+                Self::new(exit, format_args!("{error}; {hint}"))
+            }
+            ConfigError::Unreadable { .. } | ConfigError::Invalid(_) => Self::new(exit, error),
+        }
     }
 }
 

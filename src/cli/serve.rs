@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// replies that are due. Sockets passed by systemd are used in place of the configured ones.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The configuration
+    /// The configuration, instead of /etc/sasld/sasld.yaml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -99,7 +99,7 @@ pub enum BindError {
     #[error("{0}: exists and is not a socket; remove it or configure another path")]
     NotASocket(String),
     /// The operating system says no.
-    #[error("{endpoint}: cannot {step}: {source}")]
+    #[error("{endpoint}: cannot {step}: {source}{hint}", hint = hint(source))]
     System {
         /// Which socket.
         endpoint: String,
@@ -108,6 +108,15 @@ pub enum BindError {
         /// Its answer.
         source: io::Error,
     },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; the directory has to exist",
+        io::ErrorKind::PermissionDenied => "; root may, or see \"Who runs sasld\" in docs/configuration.md",
+        io::ErrorKind::AddrInUse => "; another program has this port",
+        _ => "",
+    }
 }
 
 /// A listening socket.
