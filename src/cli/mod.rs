@@ -59,8 +59,6 @@ pub enum Exit {
     Data = 65,
     /// Something that should be there is not, or is taken.
     Unavailable = 69,
-    /// The operating system failed.
-    System = 71,
     /// Output could not be written.
     Output = 74,
     /// No verdict; try again.

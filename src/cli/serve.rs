@@ -23,7 +23,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Ok(()) => Ok(Exit::Yes),
         Err(DaemonError::Config(error)) => Err(error.into()),
         Err(DaemonError::Bind(error)) => Err(Failure::new(exit_of(&error), error)),
-        Err(error @ DaemonError::System { .. }) => Err(Failure::new(Exit::System, error)),
+        Err(error @ (DaemonError::Passdb(_) | DaemonError::Inherit(_))) => {
+            Err(Failure::new(Exit::Config, error))
+        }
+        Err(error @ DaemonError::System { .. }) => Err(Failure::new(Exit::Unavailable, error)),
     }
 }
 

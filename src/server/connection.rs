@@ -9,6 +9,7 @@
 //! connection ended, if not by its client, is logged.
 
 use super::{Service, random};
+use crate::policy::Policy;
 use crate::sasl::{Answer, Outage, Question};
 use crate::session::{Action, CloseReason, Moment, Origin, Session, Ticket};
 use crate::telemetry::log_attempt;
@@ -34,8 +35,11 @@ pub const MAX_UNREAD_BYTES: usize = 64 << 10;
 /// How long a client may leave replies unread.
 pub const STUCK_AFTER: Duration = Duration::from_secs(60);
 
-/// Open exchanges over all connections; one more, and this connection's oldest goes.
+/// Open exchanges over all connections. Beyond it, a connection keeps at most [`FAIR_SHARE`] of its own.
 pub const MAX_OPEN_EXCHANGES: usize = 65_536;
+
+/// Open exchanges that every connection may have, however many there are elsewhere. An smtpd has one.
+pub const FAIR_SHARE: usize = 16;
 
 const READ_BYTES: usize = 16 << 10;
 
@@ -122,8 +126,6 @@ pub(super) async fn serve(stream: Stream, service: Arc<Service>, number: u32) {
         End::Stuck => warn!(event = "stuck_client", connection = number, unread = connection.out.len()),
         End::Broken(error) => debug!(event = "broken", connection = number, reason = %error),
     }
-    let now = connection.service.now();
-    connection.session.abandon(now).iter().for_each(log_attempt);
 }
 
 /// How a connection ended.
@@ -152,6 +154,9 @@ impl Connection {
             self.arm_timer();
             let event = std::future::poll_fn(|context| self.poll_event(context, drain.as_mut())).await;
             let now = self.service.now();
+            if self.out.is_empty() {
+                self.progress = now;
+            }
             let end = match event {
                 Event::Read(0) => Some(End::Client),
                 Event::Read(length) => self.on_bytes(length, now),
@@ -221,9 +226,11 @@ impl Connection {
                     Err(error) => break Some(End::Closed(error.into())),
                 };
                 let live = self.service.live.load();
-                let action = self.session.on_line(line, now, &live.policy, &mut random::seed);
+                let room = self.room(&live.policy);
+                let action = self.session.on_line(line, now, &live.policy, room, &mut random::seed);
                 drop(live);
                 let end = self.perform(action, now);
+                self.count_exchanges();
                 if end.is_some() || !self.session.wants_lines() {
                     break end;
                 }
@@ -242,9 +249,7 @@ impl Connection {
     }
 
     fn on_time(&mut self, now: Moment) -> Option<End> {
-        if self.out.is_empty() {
-            self.progress = now;
-        } else if now >= self.progress + STUCK_AFTER {
+        if !self.out.is_empty() && now >= self.progress + STUCK_AFTER {
             return Some(End::Stuck);
         }
         loop {
@@ -364,25 +369,30 @@ impl Connection {
         }
     }
 
-    /// Keeps the number of open exchanges over all connections within its bound, at this connection's expense.
+    /// How many exchanges this connection may have open now. When all connections together have too many, those with
+    /// more than their share give way, and nobody else.
+    fn room(&self, policy: &Policy) -> usize {
+        if self.service.open_exchanges.load(Ordering::Relaxed) < MAX_OPEN_EXCHANGES {
+            policy.max_exchanges
+        } else {
+            policy.max_exchanges.min(FAIR_SHARE)
+        }
+    }
+
     fn count_exchanges(&mut self) {
         let open = self.session.open_exchanges();
-        if open == self.counted {
-            return;
+        if open != self.counted {
+            self.service.open_exchanges.fetch_add(open, Ordering::Relaxed);
+            self.service.open_exchanges.fetch_sub(self.counted, Ordering::Relaxed);
+            self.counted = open;
         }
-        let total = &self.service.open_exchanges;
-        let others = total.fetch_sub(self.counted, Ordering::Relaxed) - self.counted;
-        let mut open = open;
-        while open + others > MAX_OPEN_EXCHANGES && self.session.evict_oldest() {
-            open -= 1;
-        }
-        total.fetch_add(open, Ordering::Relaxed);
-        self.counted = open;
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        let now = self.service.now();
+        self.session.abandon(now).iter().for_each(log_attempt);
         self.service.open_exchanges.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
