@@ -62,7 +62,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// Somebody is there but has not greeted.
-    #[error("{socket}: connected, but no complete greeting came: {source}")]
+    #[error("{socket}: connected, but no complete greeting came: {source}{hint}", hint = greeting_hint(source))]
     NoGreeting {
         /// Where.
         socket: String,
@@ -85,6 +85,15 @@ fn connect_hint(error: &io::Error) -> &'static str {
         io::ErrorKind::ConnectionRefused => "; the socket is left over, nobody listens on it",
         io::ErrorKind::PermissionDenied => "; run this as root or as the mail server's user",
         _ => "",
+    }
+}
+
+fn greeting_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+            "; the server turned us away: does it let this user connect (peers or allow in its configuration)?"
+        }
+        _ => "; is this the socket of an auth server?",
     }
 }
 

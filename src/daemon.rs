@@ -7,7 +7,7 @@
 //! Started as root, it starts `sasld-pam` if PAM is configured and nobody serves it yet, and then becomes `_sasld`.
 //!
 //! SIGTERM and SIGINT: no more connections are accepted, decided verdicts leave at their time, then the end; after
-//! [`DRAIN_PATIENCE`], or at a second signal, at once. Requests without a verdict by then find their connection
+//! the deadline of requests, or at a second signal, at once. Requests without a verdict by then find their connection
 //! closed, which their users hear as a temporary failure.
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ mod root;
 
 use crate::config::{self, Config, ConfigError};
 use crate::passdb::{Chain, HashPool, Link, Pam, SecretsFile, Source};
-use crate::server::listener::{Inherited, loopback};
+use crate::server::listener::{self, Inherited, Prepared, loopback};
 use crate::server::{BindError, Endpoint, Listener, Live, Server, Service, random};
 use crate::telemetry::{self, Log};
 use core::num::NonZeroUsize;
@@ -32,16 +32,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-/// How long decided verdicts may take to leave after SIGTERM.
-pub const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
-
 /// How often secrets files are compared and the watchdog is told.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How often a listener whose socket file has gone is complained about.
 const TICKS_BETWEEN_COMPLAINTS: u32 = 30;
-
-const INHERIT: &str = "use a socket passed in LISTEN_FDS";
 
 /// Why the daemon did not start.
 #[derive(Debug, Error)]
@@ -52,6 +47,12 @@ pub enum DaemonError {
     /// A listener.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A secrets file that was not in use before.
+    #[error("{}: a passdb that is new must be loadable; its own log line says what is wrong", .0.display())]
+    Passdb(PathBuf),
+    /// A socket in LISTEN_FDS that cannot be used.
+    #[error("cannot use a socket passed in LISTEN_FDS: {0}")]
+    Inherit(io::Error),
     /// Everything else.
     #[error("cannot {step}: {source}")]
     System {
@@ -114,7 +115,8 @@ impl Daemon {
         let pool = Arc::new(HashPool::start(hash_threads).map_err(system("start the hash threads"))?);
         let live = live(&config, &pool, None);
         let service = Arc::new(Service::new(live));
-        let connections = config.limits.connections as usize;
+        // A listener keeps one for whoever comes next.
+        let connections = (config.limits.connections as usize).max(config.listeners.len());
         let server = Server::start(Arc::clone(&service), cores, connections)
             .map_err(system("start the serving threads"))?;
         let mut daemon = Self {
@@ -129,34 +131,46 @@ impl Daemon {
         };
         if daemon.inherited {
             for socket in inherited {
-                let listener = Listener::inherit(socket).map_err(system(INHERIT))?;
+                let listener = Listener::inherit(socket).map_err(DaemonError::Inherit)?;
                 daemon.listening.push(daemon.listen(listener, None));
             }
+            daemon.restrict(&endpoints(&daemon.config));
         } else {
-            daemon.listening = daemon.bind(&daemon.config)?;
+            let prepared = daemon.prepare(&daemon.config)?;
+            daemon.place(prepared)?;
         }
         root::give_away().map_err(system("become another user than root"))?;
         Ok(daemon)
     }
 
-    /// Binds what this configuration listens on and we do not yet.
-    fn bind(&self, config: &Config) -> Result<Vec<Listening>, DaemonError> {
-        let wanted = endpoints(config);
-        let is_new = |endpoint: &&Endpoint| {
-            self.listening.iter().all(|listening| listening.endpoint.as_ref() != Some(*endpoint))
+    /// Makes the sockets that this configuration wants and we do not have, without putting them in place.
+    fn prepare(&self, config: &Config) -> Result<Vec<(Endpoint, Prepared)>, DaemonError> {
+        let have = |endpoint: &Endpoint| {
+            let is_it = |old: &Endpoint| old.is_same_socket(endpoint);
+            self.listening.iter().any(|listening| listening.endpoint.as_ref().is_some_and(is_it))
         };
-        let new: Vec<&Endpoint> = wanted.iter().filter(is_new).collect();
-        // Our own old socket at the same path is no stranger's: the new one takes its place by rename.
         let ours = |endpoint: &Endpoint| {
             self.listening.iter().any(|listening| listening.listener.name() == endpoint.to_string())
         };
-        new.into_iter()
-            .map(|endpoint| {
-                let listener =
-                    if ours(endpoint) { Listener::rebind(endpoint) } else { Listener::bind(endpoint) }?;
-                Ok(self.listen(listener, Some(endpoint.clone())))
-            })
-            .collect()
+        let mut prepared = Vec::new();
+        for endpoint in endpoints(config).into_iter().filter(|endpoint| !have(endpoint)) {
+            // Our own old socket at the same path is no stranger's: the new one takes its place.
+            if !ours(&endpoint) {
+                listener::refuse_if_served(&endpoint)?;
+            }
+            let socket = Listener::prepare(&endpoint)?;
+            prepared.push((endpoint, socket));
+        }
+        Ok(prepared)
+    }
+
+    /// Puts prepared sockets in place and accepts from them.
+    fn place(&mut self, prepared: Vec<(Endpoint, Prepared)>) -> Result<(), DaemonError> {
+        for (endpoint, prepared) in prepared {
+            let listening = self.listen(prepared.place()?, Some(endpoint));
+            self.listening.push(listening);
+        }
+        Ok(())
     }
 
     fn listen(&self, listener: Listener, endpoint: Option<Endpoint>) -> Listening {
@@ -228,14 +242,35 @@ impl Daemon {
 
     fn try_reload(&mut self) -> Result<(), DaemonError> {
         let config = Config::load(&self.path)?;
-        let new = if self.inherited { Vec::new() } else { self.bind(&config)? };
+        let prepared = if self.inherited { Vec::new() } else { self.prepare(&config)? };
+        let live = live(&config, &self.pool, Some(&self.service.live.load().passdbs));
+        if let Some(link) = live.passdbs.links().iter().find(|link| link.passdb.users().is_none()) {
+            // One that we have is at least as good as it was; a new one must be good.
+            let had = self
+                .service
+                .live
+                .load()
+                .passdbs
+                .links()
+                .iter()
+                .any(|old| Arc::ptr_eq(&old.passdb, &link.passdb));
+            if !had {
+                return Err(DaemonError::Passdb(link.passdb.path().to_owned()));
+            }
+        }
+        self.place(prepared)?;
         // From here on nothing can fail.
         let wanted = endpoints(&config);
-        self.listening.retain(|Listening { endpoint, .. }| {
-            endpoint.as_ref().is_none_or(|endpoint| wanted.contains(endpoint))
-        });
-        self.listening.extend(new);
-        let live = live(&config, &self.pool, Some(&self.service.live.load().passdbs));
+        self.restrict(&wanted);
+        let unwanted = |listening: &mut Listening| {
+            listening
+                .endpoint
+                .as_ref()
+                .is_some_and(|endpoint| !wanted.iter().any(|new| new.is_same_socket(endpoint)))
+        };
+        for old in self.listening.extract_if(.., unwanted) {
+            self.server.accept_waiting(&old.listener);
+        }
         self.service.live.store(Arc::new(live));
         self.log.set_level(config.log_level.into());
         for (key, changed) in [
@@ -261,14 +296,27 @@ impl Daemon {
         notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     }
 
+    /// Tells listeners, inherited ones too, who may connect.
+    fn restrict(&self, endpoints: &[Endpoint]) {
+        for Listening { listener, .. } in &self.listening {
+            if let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.to_string() == listener.name())
+            {
+                listener.set_access(endpoint);
+            }
+        }
+    }
+
     async fn stop(&mut self, terminate: &mut Signal, interrupt: &mut Signal) {
         notify(&[NotifyState::Stopping]);
         let connections = self.server.connections();
         info!(event = "stopping", connections);
-        self.listening.clear();
+        for old in self.listening.drain(..) {
+            self.server.accept_waiting(&old.listener);
+        }
+        let patience = self.config.deadline;
         let ended = tokio::select! {
             () = self.server.drain() => "drained",
-            () = tokio::time::sleep(DRAIN_PATIENCE) => "out of patience",
+            () = tokio::time::sleep(patience) => "out of patience",
             _ = terminate.recv() => "second signal",
             _ = interrupt.recv() => "second signal",
         };
@@ -293,8 +341,12 @@ fn live(config: &Config, pool: &Arc<HashPool>, old: Option<&Chain>) -> Live {
             }
             config::Passdb::Pam { settings, continue_on_refusal } => {
                 let kept = kept.find_map(|source| match source {
-                    Source::Pam(pam) => pam.is(settings, &config.usernames).then(|| Arc::clone(pam)),
-                    Source::SecretsFile(_) => None,
+                    Source::Pam(pam) if pam.is(settings, &config.usernames) => Some(Arc::clone(pam)),
+                    Source::Pam(pam) if pam.must_stay(settings) => {
+                        warn!(event = "restart_needed", key = "passdbs.pam");
+                        Some(Arc::clone(pam))
+                    }
+                    Source::Pam(_) | Source::SecretsFile(_) => None,
                 });
                 let pam = kept.unwrap_or_else(|| {
                     let entrance = root::reach_pam(settings);
@@ -333,13 +385,17 @@ fn host_name() -> String {
 
 /// The sockets that systemd passes, if it does.
 fn inherit() -> Result<Vec<Inherited>, DaemonError> {
+    // Without LISTEN_PID nobody can know whom the descriptors are meant for.
+    if std::env::var_os("LISTEN_PID").is_none() {
+        return Ok(Vec::new());
+    }
     let mut passed = listenfd::ListenFd::from_env();
     let mut sockets = Vec::new();
     for index in 0..passed.len() {
         // The wrong kind of socket is an error for one of the two, and stays for the other.
         if let Ok(Some(socket)) = passed.take_unix_listener(index) {
             sockets.push(Inherited::Unix(socket));
-        } else if let Some(socket) = passed.take_tcp_listener(index).map_err(system(INHERIT))? {
+        } else if let Some(socket) = passed.take_tcp_listener(index).map_err(DaemonError::Inherit)? {
             sockets.push(Inherited::Tcp(socket));
         }
     }

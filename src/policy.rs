@@ -27,7 +27,7 @@ pub struct Policy {
     pub deadline: Duration,
     /// How a mail server is told that there is no verdict.
     pub on_outage: OnOutage,
-    /// Open exchanges per connection, at least 1. One more, and the oldest that waits for its user goes.
+    /// Open exchanges per connection, at least 1.
     pub max_exchanges: usize,
 }
 

@@ -37,6 +37,9 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an exchange waits for its user; Dovecot's limit. Postfix never cancels what its users abandon.
 pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(150);
 
+/// How much of a service's name is kept, in bytes; the configuration takes no longer ones.
+pub const MAX_SERVICE_BYTES: usize = 64;
+
 /// A point in time: how long after an arbitrary start, the same for all moments that meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub Duration);
@@ -205,12 +208,14 @@ impl Session {
         }
     }
 
-    /// A line came, without its line end.
+    /// A line came, without its line end. At most `room` exchanges may be open after it, at least 1: the one that
+    /// has waited longest for its user goes, and if all of them wait for us, the new one has no verdict.
     pub fn on_line(
         &mut self,
         line: &[u8],
         now: Moment,
         policy: &Policy,
+        room: usize,
         seed: &mut dyn FnMut() -> Seed,
     ) -> Action {
         let command = match Command::parse(line) {
@@ -230,7 +235,7 @@ impl Session {
                 Action::None
             }
             (Phase::Open { minor, .. }, Command::Auth(request)) => {
-                self.on_auth(&request, minor, now, policy, seed)
+                self.on_auth(&request, minor, now, policy, room, seed)
             }
             (Phase::Open { .. }, Command::Cont(id, data)) => self.on_cont(id, data, now, policy, seed),
             (Phase::Open { .. }, Command::ContZero) => Action::Send(Reply::FailZero),
@@ -245,13 +250,16 @@ impl Session {
         minor: u32,
         now: Moment,
         policy: &Policy,
+        room: usize,
         seed: &mut dyn FnMut() -> Seed,
     ) -> Action {
         if self.position(auth.id).is_some() {
             return Action::Close(CloseReason::DuplicateId(auth.id));
         }
-        if *self.service != *auth.service {
-            self.service = Arc::from(&*auth.service);
+        // No configured service has a longer name, and neither memory nor log has room for a stranger's.
+        let service = &auth.service[..auth.service.len().min(MAX_SERVICE_BYTES)];
+        if *self.service != *service {
+            self.service = Arc::from(service);
         }
         let origin = Origin { service: self.service.clone(), remote: auth.remote, secured: auth.secured };
         let service = policy.service(&auth.service);
@@ -280,7 +288,8 @@ impl Session {
         self.last_ticket += 1;
         let request =
             Request { id: auth.id, ticket: Ticket(self.last_ticket), mechanism, origin, arrived: now };
-        if self.exchanges.len() >= policy.max_exchanges && !self.evict_oldest() {
+        while self.exchanges.len() >= room && self.evict_oldest() {}
+        if self.exchanges.len() >= room {
             return self.outage(&request, Claimed::Nobody, Outage::QueueFull, now, policy);
         }
         if !service.allows_address(auth.remote) {
@@ -437,7 +446,7 @@ impl Session {
     }
 
     /// Forgets the exchange that has waited longest for its user. `false` if none waits for one.
-    pub fn evict_oldest(&mut self) -> bool {
+    fn evict_oldest(&mut self) -> bool {
         let waits_for_user = |exchange: &Exchange| matches!(exchange.state, State::ExpectResponse(_));
         let oldest = self.exchanges.iter().position(waits_for_user);
         oldest.is_some_and(|position| self.exchanges.remove(position).is_some())
@@ -631,5 +640,8 @@ fn fail(id: RequestId, user: Option<&str>, code: Option<FailCode>, reason: Optio
 struct NotBase64;
 
 fn decode(base64: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotBase64> {
-    BASE64_STANDARD.decode(base64).map(Zeroizing::new).map_err(|_| NotBase64)
+    let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(base64.len())]);
+    let length = BASE64_STANDARD.decode_slice(base64, &mut bytes).map_err(|_| NotBase64)?;
+    bytes.truncate(length);
+    Ok(bytes)
 }

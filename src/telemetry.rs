@@ -15,6 +15,7 @@ use crate::session::{Attempt, Verdict};
 use crate::wire::Secured;
 use core::fmt;
 use core::time::Duration;
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -54,7 +55,6 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: Vec<u8>,
-    second: Second,
     dropped: u64,
     writing: bool,
     flushing: bool,
@@ -108,8 +108,22 @@ impl Log {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while formatting leaves at worst half a line.
+        // Nothing that can panic runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append(&self, line: &[u8]) {
+        let mut state = self.lock();
+        if state.waiting.len() >= BUFFER_BYTES {
+            state.dropped += 1;
+            return;
+        }
+        let was_empty = state.waiting.is_empty();
+        state.waiting.extend_from_slice(line);
+        drop(state);
+        if was_empty {
+            self.wake.notify_one();
+        }
     }
 
     fn write_to(&self, mut output: impl Write) {
@@ -165,21 +179,23 @@ impl<S: Subscriber> Layer<S> for Log {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut state = self.shared.lock();
-        if state.waiting.len() >= BUFFER_BYTES {
-            state.dropped += 1;
-            return;
-        }
-        let was_empty = state.waiting.is_empty();
-        let State { waiting, second, .. } = &mut *state;
-        let mut line = Line(waiting);
-        line.begin(*event.metadata().level(), second);
-        event.record(&mut line);
-        line.0.push(b'\n');
-        if was_empty {
-            self.shared.wake.notify_one();
-        }
+        LINE.with(|line| {
+            // Taken already only if formatting a value logs, or panics: that line is lost.
+            let Ok(mut line) = line.try_borrow_mut() else { return };
+            let (bytes, second) = &mut *line;
+            bytes.clear();
+            let mut line = Line(bytes);
+            line.begin(*event.metadata().level(), second);
+            event.record(&mut line);
+            line.0.push(b'\n');
+            self.shared.append(bytes);
+        });
     }
+}
+
+thread_local! {
+    /// Where a thread puts a line together.
+    static LINE: RefCell<(Vec<u8>, Second)> = RefCell::default();
 }
 
 /// The time as it was last written, to the second: most lines share it with the one before.

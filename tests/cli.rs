@@ -70,7 +70,7 @@ fn check_is_quiet_about_a_good_configuration_when_told_to() {
     assert_eq!(run(&["check", "--config", &config, "--quiet"], ""), (0, String::new(), String::new()));
     let (exit, stdout, _) = run(&["check", "--config", &config], "");
     assert_eq!(exit, 0);
-    for part in ["mechanisms: PLAIN LOGIN CRAM-MD5", "(1 users)", "/auth ("] {
+    for part in ["mechanisms: PLAIN LOGIN CRAM-MD5", "(1 user)", "/auth ("] {
         assert!(stdout.contains(part), "{part} is not in:\n{stdout}");
     }
 }

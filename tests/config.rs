@@ -33,6 +33,7 @@ impl Machine {
             (Self::WithPostfix, "root") => Ok(Some(0)),
             (Self::WithPostfix, "postfix") => Ok(Some(106)),
             (Self::WithPostfix, "Debian-exim") => Ok(Some(107)),
+            (Self::WithPostfix, "_sasld") => Ok(Some(108)),
             (Self::Broken, _) => Err(Errno::EIO),
             (Self::WithPostfix | Self::WithoutPostfix, _) => Ok(None),
         }

@@ -22,6 +22,7 @@ use crate::{
     connection::{Connection, Progress},
     dialog::{Mechanism, User},
     histogram::Histogram,
+    interrupt,
     measure::Processes,
     server::Server,
 };
@@ -223,6 +224,7 @@ impl<'a> Run<'a> {
 
     /// Waits for replies (or for a login to become due) and handles all that have come.
     fn turn(&mut self) -> Outcome<()> {
+        interrupt::check()?;
         let patience = match self.due.peek() {
             Some(Reverse((due, _))) => due.saturating_duration_since(Instant::now()),
             None => SILENCE,

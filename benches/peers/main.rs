@@ -3,7 +3,7 @@
 //! Without arguments every scenario runs, and the tables replace those in `docs/performance.md`; arguments name the
 //! scenarios to run (`logins`, `latency`, `resources`, `million`, `hashes`) and only print. `BENCH=quick` takes
 //! a minute and only prints; `BENCH_WITHOUT=dovecot` leaves Dovecot out, for a machine that has none, or no root. Whatever
-//! cannot be measured ends the program with status 1 and a message; every server started is stopped.
+//! cannot be measured ends the program with status 1 and a message, and so does a signal; every server started is stopped.
 
 mod connection;
 mod dialog;
@@ -11,6 +11,7 @@ mod dovecot;
 mod echo;
 mod hashes;
 mod histogram;
+mod interrupt;
 mod load;
 mod logins;
 mod measure;
@@ -24,7 +25,7 @@ mod table;
 use std::{
     env::{self, VarError},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -128,8 +129,9 @@ fn main() -> Outcome<()> {
         }
     };
 
+    interrupt::watch()?;
     measure::raise_descriptor_limit()?;
-    let machine = measure::machine(&sasld::program(), without.is_empty())?;
+    let mut machine = measure::machine(&sasld::program(), without.is_empty())?;
     let users: Vec<User> = (0..1000).map(User::numbered).collect();
     let bench = Bench {
         effort: if quick { QUICK } else { FULL },
@@ -143,6 +145,7 @@ fn main() -> Outcome<()> {
     }
     machine.iter().for_each(|line| println!("- {line}"));
 
+    let (begun, foreign_before) = (Instant::now(), measure::foreign_cpu()?);
     let mut tables = Vec::new();
     for (name, scenario) in SCENARIOS {
         if arguments.is_empty() || arguments.iter().any(|wanted| wanted == name) {
@@ -152,6 +155,11 @@ fn main() -> Outcome<()> {
             }
         }
     }
+    let foreign = measure::foreign_cpu()?.saturating_sub(foreign_before).div_duration_f64(begun.elapsed());
+    let quiet =
+        format!("other programs and the host kept {foreign:.2} of {} cores busy", bench.cores.count());
+    println!("\n{quiet}");
+    machine.push(quiet);
     if arguments.is_empty() && !quick && bench.without.is_empty() {
         table::write_page(Path::new("docs/performance.md"), &machine, &tables)?;
     }

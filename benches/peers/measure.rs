@@ -8,7 +8,10 @@ use std::{fs, path::Path, process, str::FromStr, thread, time::Duration};
 
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    sys::resource::{Resource, getrlimit, setrlimit},
+    sys::{
+        resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit},
+        time::TimeValLike as _,
+    },
     time::ClockId,
     unistd::Pid,
 };
@@ -150,6 +153,27 @@ pub fn machine(sasld: &Path, with_dovecot: bool) -> Outcome<Vec<String>> {
         format!("{system}, Linux {}", kernel.trim()),
         programs.join(", "),
     ])
+}
+
+/// CPU time that this machine has spent on anything but this benchmark and the servers it has ended, or that its host
+/// took away, since some moment in the past. Tells how quiet the machine was.
+pub fn foreign_cpu() -> Outcome<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let ticks: Vec<u64> =
+        stat.lines().next().unwrap_or_default().split_whitespace().skip(1).flat_map(str::parse).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else {
+        return Err("/proc/stat has no line for all CPUs".into());
+    };
+    // The kernel counts in hundredths of a second here, whatever it uses itself.
+    let all = Duration::from_millis(10 * (user + nice + system + irq + softirq + steal));
+    let mut ours = Duration::ZERO;
+    for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
+        let usage = getrusage(who)?;
+        for time in [usage.user_time(), usage.system_time()] {
+            ours += Duration::from_micros(u64::try_from(time.num_microseconds())?);
+        }
+    }
+    Ok(all.saturating_sub(ours))
 }
 
 /// The first line a program prints.

@@ -10,6 +10,7 @@ use crate::{
     Bench, Outcome,
     connection::{Connection, Progress},
     dialog::{Mechanism, User},
+    interrupt,
     load::{Load, Measured},
     series::{Results, judged},
     server::{Kind, Server},
@@ -137,6 +138,7 @@ fn run(
 fn first_login(server: &Server, user: &User) -> Outcome<()> {
     let begun = Instant::now();
     while !is_accepted(server, user).unwrap_or(false) {
+        interrupt::check()?;
         if begun.elapsed() > PATIENCE {
             return Err(format!("{} lets nobody in", server.kind.name()).into());
         }

@@ -18,6 +18,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal},
 };
 use tempfile::TempDir;
@@ -26,7 +27,7 @@ use crate::{
     Outcome,
     connection::Connection,
     dovecot::{self, Penalty},
-    echo,
+    echo, interrupt,
     measure::{self, Processes},
     sasld,
 };
@@ -100,6 +101,7 @@ impl Server {
     /// Asks until somebody answers: nothing else would tell the moment precisely for every kind.
     fn wait_for_greeting(&mut self) -> Outcome<()> {
         loop {
+            interrupt::check()?;
             let Err(error) = Connection::open(&self.socket, process::id()) else {
                 return Ok(());
             };
@@ -164,7 +166,8 @@ impl Server {
         }
         let patience = Timespec { tv_sec: i64::try_from(PATIENCE.as_secs())?, tv_nsec: 0 };
         for handle in &handles {
-            if poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&patience))? == 0 {
+            let ended = retry_on_intr(|| poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&patience)))?;
+            if ended == 0 {
                 pidfd_send_signal(handle, Signal::KILL)?;
             }
         }

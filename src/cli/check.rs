@@ -8,7 +8,7 @@ use super::{Exit, Failure, config_path};
 use crate::config::{Config, Listener, Passdb};
 use crate::pam::SERVICE_FOLDERS;
 use crate::passdb::pam;
-use crate::secrets::{self, LoadOptions, Names, Trust};
+use crate::secrets::{self, LoadError, LoadOptions, Names, Trust};
 use clap::Args;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// like this.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The configuration
+    /// The configuration, instead of /etc/sasld/sasld.yaml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print nothing unless something is wrong
@@ -98,10 +98,14 @@ fn check_secrets(
     let trust = Trust::of_process();
     let secrets = match secrets::load(path, &LoadOptions { names, trust: Some(&trust), previous: None }) {
         Ok(loaded) => loaded.secrets,
+        Err(error @ LoadError::Missing { .. }) => {
+            return Ok(Err(format!("{error}; `sasld user add NAME` makes it")));
+        }
         Err(error) => return Ok(Err(error.to_string())),
     };
     if !quiet {
-        writeln!(out, "secrets file: {} ({} users)", path.display(), secrets.len())?;
+        let users = if secrets.len() == 1 { "user" } else { "users" };
+        writeln!(out, "secrets file: {} ({} {users})", path.display(), secrets.len())?;
     }
     for problem in secrets.problems().listed() {
         writeln!(out, "{}: {problem}", path.display())?;

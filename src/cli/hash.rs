@@ -15,9 +15,15 @@ use std::io::Write;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// How to store it; several schemes side by side if repeated
+    ///
+    /// From best to worst: ARGON2ID, CRYPT (yescrypt), ARGON2I, BLF-CRYPT, SHA512-CRYPT, SHA256-CRYPT, SSHA512, SSHA256,
+    /// CRAM-MD5, PLAIN. Only sasld reads several side by side, Dovecot does not.
     #[arg(long = "scheme", value_name = "SCHEME", default_value = "ARGON2ID")]
     schemes: Vec<Scheme>,
-    /// How expensive to make it: passes, rounds or their logarithm, as the scheme counts them
+    /// How expensive to make it
+    ///
+    /// ARGON2ID and ARGON2I count passes, SHA512-CRYPT and SHA256-CRYPT rounds, BLF-CRYPT the logarithm of its rounds
+    /// and CRYPT steps from 1 to 9. The others have no cost.
     #[arg(long, value_name = "N")]
     cost: Option<u32>,
     /// Read the password from standard input; one newline at its end is removed, nothing else

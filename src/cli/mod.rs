@@ -59,8 +59,6 @@ pub enum Exit {
     Data = 65,
     /// Something that should be there is not, or is taken.
     Unavailable = 69,
-    /// The operating system failed.
-    System = 71,
     /// Output could not be written.
     Output = 74,
     /// No verdict; try again.
@@ -94,7 +92,13 @@ impl From<ConfigError> for Failure {
                 Exit::Config
             }
         };
-        Self::new(exit, error)
+        match error {
+            ConfigError::Missing { .. } => {
+                let hint = "begin with a copy of packaging/sasld.yaml, or name another file with --config";
+                Self::new(exit, format_args!("{error}; {hint}"))
+            }
+            ConfigError::Unreadable { .. } | ConfigError::Invalid(_) => Self::new(exit, error),
+        }
     }
 }
 

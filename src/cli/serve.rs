@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// replies that are due. Sockets passed by systemd are used in place of the configured ones.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The configuration
+    /// The configuration, instead of /etc/sasld/sasld.yaml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -23,7 +23,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Ok(()) => Ok(Exit::Yes),
         Err(DaemonError::Config(error)) => Err(error.into()),
         Err(DaemonError::Bind(error)) => Err(Failure::new(exit_of(&error), error)),
-        Err(error @ DaemonError::System { .. }) => Err(Failure::new(Exit::System, error)),
+        Err(error @ (DaemonError::Passdb(_) | DaemonError::Inherit(_))) => {
+            Err(Failure::new(Exit::Config, error))
+        }
+        Err(error @ DaemonError::System { .. }) => Err(Failure::new(Exit::Unavailable, error)),
     }
 }
 

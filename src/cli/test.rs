@@ -24,13 +24,13 @@ pub struct Arguments {
     /// Who logs in
     #[arg(long, value_name = "NAME")]
     user: String,
-    /// The mechanism to try; may be repeated
+    /// The mechanism to try, PLAIN, LOGIN or CRAM-MD5; may be repeated
     #[arg(long = "mechanism", value_name = "MECHANISM")]
     mechanisms: Vec<String>,
     /// The service that the mail server would name
     #[arg(long, default_value = "smtp")]
     service: String,
-    /// Log in as over a connection without TLS
+    /// Log in as if the user had no TLS
     #[arg(long)]
     no_tls: bool,
     /// The user's address that the mail server would give

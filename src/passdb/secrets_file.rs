@@ -12,12 +12,11 @@ use super::hash_pool::{HashPool, be_nice};
 use super::{Finding, fair_queue::Prefix};
 use crate::credential::{Cost, CramMd5Key, Password, Proof, Verifiers};
 use crate::sasl::{Answer, CramMd5Credential, NameRules, Outage, Question, Refusal};
-use crate::secrets::{
-    self, Closed, Entry, Fingerprint, LoadError, LoadOptions, Loaded, Names, Secrets, Trust,
-};
+use crate::secrets::{self, Closed, Entry, Fingerprint, LoadOptions, Loaded, Names, Secrets, Trust};
 use crate::session::{Moment, Origin};
 use arc_swap::ArcSwapOption;
 use core::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +33,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// How coarse a file's times are, at worst: within it, two changes can look like one.
 const TICK: Duration = Duration::from_millis(20);
 
-/// How long a file that could not be loaded is left alone.
+/// How long a version of the file that could not be loaded is left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Up to this size a file is loaded by whoever notices that it changed: some 2 ms.
@@ -63,8 +62,27 @@ struct Watch {
     in_doubt: bool,
     /// The trouble logged last, so that it is logged once.
     trouble: Option<String>,
-    /// A thread loads it right now.
+    /// The version that is being loaded; `None` if there is no file.
+    trying: Option<Fingerprint>,
+    /// The version that could not be loaded last, and when that was.
+    failed: Option<(Option<Fingerprint>, Instant)>,
+    /// The newest version seen that was not loaded at once, and when it was first seen.
+    seen: Option<(Fingerprint, Instant)>,
+    /// Somebody loads it right now.
     loading: bool,
+}
+
+impl Watch {
+    /// Whether this version has been there for [`SETTLE`], by a clock that nobody sets back.
+    fn has_settled(&mut self, found: Fingerprint) -> bool {
+        match self.seen {
+            Some((seen, since)) if seen == found => since.elapsed() >= SETTLE,
+            _ => {
+                self.seen = Some((found, Instant::now()));
+                false
+            }
+        }
+    }
 }
 
 impl SecretsFile {
@@ -80,7 +98,7 @@ impl SecretsFile {
             next_check: AtomicU64::new(0),
             watch: Mutex::default(),
         });
-        file.install(file.read());
+        file.load();
         file
     }
 
@@ -182,29 +200,39 @@ impl SecretsFile {
             return;
         }
         let size = std::fs::metadata(&self.path).map_or(0, |file| file.len());
-        if size > LOADED_INLINE_BYTES {
+        if size <= LOADED_INLINE_BYTES {
+            self.load();
+        } else {
             self.load_on_a_thread();
-            return;
-        }
-        self.install(self.read());
-        if self.lock().trouble.is_some() {
-            self.next_check.store(now.saturating_add(millis(RETRY_AFTER)), Ordering::Relaxed);
         }
     }
 
     /// Whether the file is to be loaded now, and by nobody else.
     fn begin_loading(&self) -> bool {
         let mut watch = self.lock();
-        let changed = match (secrets::fingerprint(&self.path), watch.loaded) {
-            (Ok(found), Some(loaded)) if found == loaded => {
+        let found = secrets::fingerprint(&self.path).ok();
+        let failed_lately = |(version, at): (_, Instant)| version == found && at.elapsed() < RETRY_AFTER;
+        if watch.loading || watch.failed.is_some_and(failed_lately) {
+            return false;
+        }
+        let changed = match (found, watch.loaded) {
+            (Some(found), Some(loaded)) if found == loaded => {
                 watch.in_doubt && found.age(SystemTime::now()) > TICK
             }
-            (Ok(found), Some(loaded)) if found.is_same_file(&loaded) => found.age(SystemTime::now()) > SETTLE,
-            // Nobody can be told that he does not exist because the file is half copied.
-            (Ok(found), None) => found.age(SystemTime::now()) > SETTLE,
-            (Ok(_), Some(_)) | (Err(_), _) => true,
+            (Some(found), Some(loaded)) if !found.is_same_file(&loaded) => true,
+            // Written in place, or the first one there is: nobody can be told that he does not exist because the
+            // file is half copied.
+            (Some(found), _) => watch.has_settled(found),
+            (None, _) => true,
         };
-        changed && !std::mem::replace(&mut watch.loading, true)
+        watch.loading = changed;
+        watch.trying = found;
+        changed
+    }
+
+    fn load(&self) {
+        let loaded = catch_unwind(AssertUnwindSafe(|| self.read()));
+        self.install(loaded.unwrap_or_else(|_| Err("a fault in sasld while reading it".to_owned())));
     }
 
     fn load_on_a_thread(self: &Arc<Self>) {
@@ -212,16 +240,15 @@ impl SecretsFile {
         let loader = thread::Builder::new().name("secrets".to_owned());
         let load = move || {
             be_nice();
-            file.install(file.read());
+            file.load();
         };
         if let Err(error) = loader.spawn(load) {
-            self.lock().loading = false;
-            error!(event = "secrets_not_loaded", path = %self.path.display(), reason = %error);
+            self.install(Err(error.to_string()));
         }
     }
 
     /// Reads the file. Takes as long as the file is large.
-    fn read(&self) -> Result<(Loaded, Duration), LoadError> {
+    fn read(&self) -> Result<(Loaded, Duration), String> {
         let start = Instant::now();
         let allowed = |name: &str| self.names.canonical(name.as_bytes()).is_ok();
         let previous = self.contents.load();
@@ -230,14 +257,14 @@ impl SecretsFile {
             trust: Some(&self.trust),
             previous: previous.as_deref(),
         };
-        secrets::load(&self.path, &options).map(|loaded| (loaded, start.elapsed()))
+        let loaded = secrets::load(&self.path, &options).map_err(|error| error.to_string())?;
+        Ok((loaded, start.elapsed()))
     }
 
-    /// Puts new contents in force, or logs why they are not.
-    fn install(&self, loaded: Result<(Loaded, Duration), LoadError>) {
+    /// Puts new contents in force, or logs why they are not. Who began loading is done with it then.
+    fn install(&self, loaded: Result<(Loaded, Duration), String>) {
         let path = self.path.display();
         let mut watch = self.lock();
-        watch.loading = false;
         match loaded {
             Ok((Loaded { secrets, fingerprint }, took)) => {
                 let same_again = watch.loaded == Some(fingerprint);
@@ -246,24 +273,30 @@ impl SecretsFile {
                     in_doubt: !same_again && fingerprint.age(SystemTime::now()) <= TICK,
                     ..Watch::default()
                 };
+                let secrets = Arc::new(secrets);
+                let old = self.contents.swap(Some(Arc::clone(&secrets)));
+                // Only now may somebody else load a newer version.
                 drop(watch);
                 if !same_again {
-                    info!(event = "secrets_loaded", %path, users = secrets.len(), problems = secrets.problems().total(), ms = millis(took));
+                    let problems = secrets.problems().total();
+                    info!(event = "secrets_loaded", %path, users = secrets.len(), problems, ms = millis(took));
                     log_problems(&path, &secrets);
                 }
-                if let Some(old) = self.contents.swap(Some(Arc::new(secrets))) {
+                drop(secrets);
+                if let Some(old) = old {
                     retire(old);
                 }
             }
-            Err(error) => {
-                let reason = error.to_string();
+            Err(reason) => {
+                watch.loading = false;
+                watch.failed = Some((watch.trying, Instant::now()));
                 if watch.trouble.as_ref() != Some(&reason) {
                     let in_force = if watch.loaded.is_some() {
                         "the last good contents"
                     } else {
                         "nothing: no verdicts"
                     };
-                    error!(event = "secrets_not_loaded", %path, %reason, in_force);
+                    error!(event = "secrets_not_loaded", %path, reason, in_force);
                     watch.trouble = Some(reason);
                 }
             }

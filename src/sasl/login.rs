@@ -40,10 +40,6 @@ pub struct ExpectPassword {
 }
 
 impl ExpectPassword {
-    pub(super) fn name(&self) -> &Name {
-        &self.name
-    }
-
     pub(super) fn respond(self, password: &[u8]) -> Step {
         // As in PLAIN, where a NUL would end the password.
         if password.contains(&0) {

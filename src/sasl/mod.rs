@@ -141,15 +141,6 @@ impl AwaitingResponse {
             Self::CramMd5(state) => state.respond(response, context),
         }
     }
-
-    /// The name given so far, if any.
-    #[must_use]
-    pub fn name(&self) -> Option<&Name> {
-        match self {
-            Self::LoginPassword(state) => Some(state.name()),
-            Self::Plain(_) | Self::LoginUsername(_) | Self::CramMd5(_) => None,
-        }
-    }
 }
 
 /// An exchange that waits for the passdbs.

@@ -56,7 +56,6 @@ fn unmap(network: IpNet) -> IpNet {
     let Some(v4) = v6.addr().to_ipv4_mapped() else { return network };
     match v6.prefix_len().checked_sub(MAPPED_PREFIX).map(|prefix| Ipv4Net::new(v4, prefix)) {
         Some(Ok(net)) => IpNet::V4(net),
-        // Shorter than /96: it holds all of IPv4 and more, and no canonical IPv6 address of that range exists.
         // Shorter than /96: addresses are canonical when compared, so only genuine IPv6 ones can fall into it.
         _ => network,
     }

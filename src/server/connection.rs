@@ -9,6 +9,7 @@
 //! connection ended, if not by its client, is logged.
 
 use super::{Service, random};
+use crate::policy::Policy;
 use crate::sasl::{Answer, Outage, Question};
 use crate::session::{Action, CloseReason, Moment, Origin, Session, Ticket};
 use crate::telemetry::log_attempt;
@@ -34,8 +35,11 @@ pub const MAX_UNREAD_BYTES: usize = 64 << 10;
 /// How long a client may leave replies unread.
 pub const STUCK_AFTER: Duration = Duration::from_secs(60);
 
-/// Open exchanges over all connections; one more, and this connection's oldest goes.
+/// Open exchanges over all connections. Beyond it, a connection keeps at most [`FAIR_SHARE`] of its own.
 pub const MAX_OPEN_EXCHANGES: usize = 65_536;
+
+/// Open exchanges that every connection may have, however many there are elsewhere. An smtpd has one.
+pub const FAIR_SHARE: usize = 16;
 
 const READ_BYTES: usize = 16 << 10;
 
@@ -122,8 +126,6 @@ pub(super) async fn serve(stream: Stream, service: Arc<Service>, number: u32) {
         End::Stuck => warn!(event = "stuck_client", connection = number, unread = connection.out.len()),
         End::Broken(error) => debug!(event = "broken", connection = number, reason = %error),
     }
-    let now = connection.service.now();
-    connection.session.abandon(now).iter().for_each(log_attempt);
 }
 
 /// How a connection ended.
@@ -152,6 +154,9 @@ impl Connection {
             self.arm_timer();
             let event = std::future::poll_fn(|context| self.poll_event(context, drain.as_mut())).await;
             let now = self.service.now();
+            if self.out.is_empty() {
+                self.progress = now;
+            }
             let end = match event {
                 Event::Read(0) => Some(End::Client),
                 Event::Read(length) => self.on_bytes(length, now),
@@ -221,9 +226,11 @@ impl Connection {
                     Err(error) => break Some(End::Closed(error.into())),
                 };
                 let live = self.service.live.load();
-                let action = self.session.on_line(line, now, &live.policy, &mut random::seed);
+                let room = self.room(&live.policy);
+                let action = self.session.on_line(line, now, &live.policy, room, &mut random::seed);
                 drop(live);
                 let end = self.perform(action, now);
+                self.count_exchanges();
                 if end.is_some() || !self.session.wants_lines() {
                     break end;
                 }
@@ -242,9 +249,7 @@ impl Connection {
     }
 
     fn on_time(&mut self, now: Moment) -> Option<End> {
-        if self.out.is_empty() {
-            self.progress = now;
-        } else if now >= self.progress + STUCK_AFTER {
+        if !self.out.is_empty() && now >= self.progress + STUCK_AFTER {
             return Some(End::Stuck);
         }
         loop {
@@ -364,25 +369,30 @@ impl Connection {
         }
     }
 
-    /// Keeps the number of open exchanges over all connections within its bound, at this connection's expense.
+    /// How many exchanges this connection may have open now. When all connections together have too many, those with
+    /// more than their share give way, and nobody else.
+    fn room(&self, policy: &Policy) -> usize {
+        if self.service.open_exchanges.load(Ordering::Relaxed) < MAX_OPEN_EXCHANGES {
+            policy.max_exchanges
+        } else {
+            policy.max_exchanges.min(FAIR_SHARE)
+        }
+    }
+
     fn count_exchanges(&mut self) {
         let open = self.session.open_exchanges();
-        if open == self.counted {
-            return;
+        if open != self.counted {
+            self.service.open_exchanges.fetch_add(open, Ordering::Relaxed);
+            self.service.open_exchanges.fetch_sub(self.counted, Ordering::Relaxed);
+            self.counted = open;
         }
-        let total = &self.service.open_exchanges;
-        let others = total.fetch_sub(self.counted, Ordering::Relaxed) - self.counted;
-        let mut open = open;
-        while open + others > MAX_OPEN_EXCHANGES && self.session.evict_oldest() {
-            open -= 1;
-        }
-        total.fetch_add(open, Ordering::Relaxed);
-        self.counted = open;
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        let now = self.service.now();
+        self.session.abandon(now).iter().for_each(log_attempt);
         self.service.open_exchanges.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
@@ -405,5 +415,140 @@ impl ReplyTo {
 impl Drop for ReplyTo {
     fn drop(&mut self) {
         self.send(Err(Outage::Internal));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passdb::Chain;
+    use crate::policy::{OnOutage, ServicePolicy};
+    use crate::sasl::{Mechanism, NameRules};
+    use crate::server::Live;
+    use std::sync::mpsc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
+    use tokio::time::advance;
+
+    /// A client of a connection whose service knows nobody, in time that stands still until it is moved.
+    struct Client {
+        stream: UnixStream,
+        serving: JoinHandle<()>,
+        /// Time does not move by itself while a blocking task runs: this one ends with the client.
+        _hold: mpsc::Sender<()>,
+    }
+
+    impl Client {
+        async fn connect() -> Self {
+            tokio::time::pause();
+            let (hold, end) = mpsc::channel::<()>();
+            tokio::task::spawn_blocking(move || end.recv());
+            let policy = Policy {
+                host: "mail.example.com".to_owned(),
+                names: NameRules::default(),
+                default_service: ServicePolicy {
+                    mechanisms: Mechanism::ALL.to_vec(),
+                    require_tls: false,
+                    allow_nets: None,
+                },
+                services: std::collections::BTreeMap::new(),
+                refusal_delay: Duration::from_secs(2),
+                deadline: Duration::from_secs(8),
+                on_outage: OnOutage::Auto,
+                max_exchanges: 1_024,
+            };
+            let service = Arc::new(Service::new(Live { policy, passdbs: Chain::new(Vec::new()) }));
+            let (stream, served) = UnixStream::pair().unwrap();
+            let serving = tokio::spawn(serve(Stream::Unix(served), service, 1));
+            let mut client = Self { stream, serving, _hold: hold };
+            while !client.read().await.ends_with("DONE\n") {}
+            client
+        }
+
+        async fn greeted() -> Self {
+            let mut client = Self::connect().await;
+            client.write("VERSION\t1\t1\nCPID\t7\n").await;
+            client
+        }
+
+        async fn write(&mut self, text: &str) {
+            self.stream.write_all(text.as_bytes()).await.unwrap();
+        }
+
+        /// What comes next; nothing at the end.
+        async fn read(&mut self) -> String {
+            let mut bytes = [0; 4096];
+            let length = self.stream.read(&mut bytes).await.unwrap_or(0);
+            String::from_utf8(bytes[..length].to_vec()).unwrap()
+        }
+
+        async fn is_closed(&mut self) -> bool {
+            self.read().await.is_empty()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_day_of_silence_hurts_no_login() {
+        let mut client = Client::greeted().await;
+        client.write("AUTH\t1\tLOGIN\tservice=smtp\n").await;
+        assert_eq!(client.read().await, "CONT\t1\tVXNlcm5hbWU6\n");
+        advance(Duration::from_secs(24 * 60 * 60)).await;
+        client.write("AUTH\t2\tLOGIN\tservice=smtp\n").await;
+        assert_eq!(client.read().await, "CONT\t2\tVXNlcm5hbWU6\n");
+        client.write("CONT\t2\tYWxpY2U=\n").await;
+        assert_eq!(client.read().await, "CONT\t2\tUGFzc3dvcmQ6\n");
+        client.write("CONT\t1\tYWxpY2U=\n").await;
+        assert_eq!(client.read().await, "FAIL\t1\treason=Authentication request timed out\n");
+    }
+
+    #[tokio::test]
+    async fn a_handshake_must_be_done_in_30_s_however_slowly_it_comes() {
+        let mut client = Client::connect().await;
+        for byte in ["V", "E", "R", "S", "I"] {
+            client.write(byte).await;
+            advance(Duration::from_secs(5)).await;
+        }
+        assert!(!client.serving.is_finished());
+        advance(Duration::from_secs(5)).await;
+        assert!(client.is_closed().await);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_leaves_when_it_is_due() {
+        let mut client = Client::greeted().await;
+        client
+            .write("AUTH\t1\tPLAIN\tservice=smtp\tresp=AGFsaWNlAHdyb25n\nAUTH\t2\tNOPE\tservice=smtp\n")
+            .await;
+        assert_eq!(client.read().await, "FAIL\t2\n", "the first one is decided, too, and waits");
+        advance(Duration::from_millis(1_999)).await;
+        client.write("AUTH\t3\tNOPE\tservice=smtp\n").await;
+        assert_eq!(client.read().await, "FAIL\t3\n");
+        advance(Duration::from_millis(502)).await;
+        assert_eq!(client.read().await, "FAIL\t1\tuser=alice\treason=Invalid user name or password\n");
+    }
+
+    #[tokio::test]
+    async fn who_reads_nothing_is_read_from_no_more_and_left_after_a_minute() {
+        let mut client = Client::greeted().await;
+        // Replies are longer than these lines; what the socket does not take waits, and then the lines wait.
+        let lines = "CONT\t1\t\n".repeat(1_000);
+        let mut sent = 0;
+        while sent < 4 << 20 {
+            match client.stream.try_write(lines.as_bytes()) {
+                Ok(length) => sent += length,
+                Err(_) => {
+                    // As often as it takes for the other side to read what it wants to read.
+                    for _ in 0..100 {
+                        tokio::task::yield_now().await;
+                    }
+                    if client.stream.try_write(b"CONT\t1\t\n").is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        assert!(sent < 4 << 20, "the client is never held up");
+        advance(STUCK_AFTER + Duration::from_secs(1)).await;
+        (&mut client.serving).await.unwrap();
     }
 }

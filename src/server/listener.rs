@@ -6,16 +6,23 @@
 //!
 //! Every failure is a [`BindError`] that names the socket and the step.
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, chown};
-use std::fs::{self, Permissions};
+use nix::unistd::{Gid, Uid, fchownat};
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
+use tokio::net::{TcpSocket, UnixSocket};
 
 /// Connections that may wait to be accepted: Postfix starts its processes in bursts.
 const BACKLOG: u32 = 4_096;
@@ -45,6 +52,34 @@ pub enum Endpoint {
     },
 }
 
+impl Endpoint {
+    /// Whether a socket bound for the other one serves this one too, but for who may connect.
+    #[must_use]
+    pub fn is_same_socket(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp { address, .. }, Self::Tcp { address: other, .. }) => address == other,
+            (Self::Unix { .. }, Self::Unix { .. }) => {
+                let without_peers = |endpoint: &Self| match endpoint.clone() {
+                    Self::Unix { path, owner, group, mode, .. } => {
+                        Self::Unix { path, owner, group, mode, peers: Vec::new() }
+                    }
+                    tcp @ Self::Tcp { .. } => tcp,
+                };
+                without_peers(self) == without_peers(other)
+            }
+            _ => false,
+        }
+    }
+
+    fn access(&self) -> Access {
+        match self {
+            Self::Unix { peers, .. } if peers.is_empty() => Access::Anybody,
+            Self::Unix { peers, .. } => Access::Users(peers.clone()),
+            Self::Tcp { allow, .. } => Access::Networks(allow.clone()),
+        }
+    }
+}
+
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -64,7 +99,7 @@ pub enum BindError {
     #[error("{0}: exists and is not a socket; remove it or configure another path")]
     NotASocket(String),
     /// The operating system says no.
-    #[error("{endpoint}: cannot {step}: {source}")]
+    #[error("{endpoint}: cannot {step}: {source}{hint}", hint = hint(source))]
     System {
         /// Which socket.
         endpoint: String,
@@ -75,13 +110,29 @@ pub enum BindError {
     },
 }
 
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; the directory has to exist",
+        io::ErrorKind::PermissionDenied => "; root may, or see \"Who runs sasld\" in docs/configuration.md",
+        io::ErrorKind::AddrInUse => "; another program has this port",
+        _ => "",
+    }
+}
+
 /// A listening socket.
 pub struct Listener {
     socket: Socket,
     /// What to remove at the end: our own socket file, known by its device and inode.
     file: Option<(PathBuf, (u64, u64))>,
-    access: Access,
+    access: ArcSwap<Access>,
     name: String,
+}
+
+/// A listener that is ready, but for its name: clients do not find it yet.
+pub struct Prepared {
+    listener: Option<Listener>,
+    /// Where a Unix socket is and where it belongs.
+    rename: Option<(PathBuf, PathBuf)>,
 }
 
 enum Socket {
@@ -123,51 +174,56 @@ pub enum Accept {
 }
 
 impl Listener {
-    /// Binds a socket. Needs a runtime's context.
+    /// Makes a socket that [`Prepared::place`] puts where clients look for it. Needs a runtime's context.
     ///
     /// # Errors
-    /// See [`BindError`].
-    pub fn bind(endpoint: &Endpoint) -> Result<Self, BindError> {
-        if let Endpoint::Unix { path, .. } = endpoint
-            && is_alive(path)
-        {
-            return Err(BindError::AlreadyServed(path.display().to_string()));
-        }
-        Self::rebind(endpoint)
-    }
-
-    /// Binds a socket that takes the place of our own at the same path.
-    ///
-    /// # Errors
-    /// See [`BindError`].
-    pub fn rebind(endpoint: &Endpoint) -> Result<Self, BindError> {
+    /// See [`BindError`]. Everything is as it was then.
+    pub fn prepare(endpoint: &Endpoint) -> Result<Prepared, BindError> {
+        let name = endpoint.to_string();
+        let access = ArcSwap::from_pointee(endpoint.access());
         match endpoint {
-            Endpoint::Unix { path, owner, group, mode, peers } => {
-                let access = if peers.is_empty() { Access::Anybody } else { Access::Users(peers.clone()) };
-                let (listener, identity) = bind_unix(path, *owner, *group, *mode)?;
-                let file = Some((path.clone(), identity));
-                Ok(Self { socket: Socket::Unix(listener), file, access, name: endpoint.to_string() })
+            Endpoint::Unix { path, owner, group, mode, .. } => {
+                if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+                    return Err(BindError::NotASocket(name));
+                }
+                let temporary = temporary_beside(path);
+                let _ = fs::remove_file(&temporary);
+                let socket = bind_unix(&temporary, *mode).map_err(|source| BindError::System {
+                    endpoint: name.clone(),
+                    step: "bind",
+                    source,
+                })?;
+                let listener = Self { socket: Socket::Unix(socket), file: None, access, name: name.clone() };
+                // From here on, dropping it removes the temporary name.
+                let prepared =
+                    Prepared { listener: Some(listener), rename: Some((temporary.clone(), path.clone())) };
+                // Whoever owns the directory could put a link here: it is not followed.
+                let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
+                fchownat(AT_FDCWD, &temporary, *owner, *group, nofollow).map_err(|error| {
+                    BindError::System { endpoint: name, step: "set owner and group", source: error.into() }
+                })?;
+                Ok(prepared)
             }
-            Endpoint::Tcp { address, allow } => {
+            Endpoint::Tcp { address, .. } => {
                 let failed =
                     |step| move |source| BindError::System { endpoint: address.to_string(), step, source };
-                let socket = if address.is_ipv4() {
-                    tokio::net::TcpSocket::new_v4()
-                } else {
-                    tokio::net::TcpSocket::new_v6()
-                }
-                .map_err(failed("make a socket"))?;
+                let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
+                    .map_err(failed("make a socket"))?;
                 socket.set_reuseaddr(true).map_err(failed("set SO_REUSEADDR"))?;
-                socket.bind(*address).map_err(failed("bind"))?;
+                socket.bind(*address).map_err(|source| match source.kind() {
+                    io::ErrorKind::AddrInUse => BindError::AlreadyServed(address.to_string()),
+                    _ => failed("bind")(source),
+                })?;
                 let socket = Socket::Tcp(socket.listen(BACKLOG).map_err(failed("listen"))?);
-                Ok(Self {
-                    socket,
-                    file: None,
-                    access: Access::Networks(allow.clone()),
-                    name: address.to_string(),
-                })
+                let listener = Self { socket, file: None, access, name };
+                Ok(Prepared { listener: Some(listener), rename: None })
             }
         }
+    }
+
+    /// From now on, only those may connect whom this endpoint lets in.
+    pub fn set_access(&self, endpoint: &Endpoint) {
+        self.access.store(Arc::new(endpoint.access()));
     }
 
     /// Takes a socket over. Needs a runtime's context.
@@ -182,13 +238,14 @@ impl Listener {
                 let path = address.as_pathname().map(|path| path.display().to_string());
                 let name = path.unwrap_or_else(|| "inherited".to_owned());
                 let socket = Socket::Unix(tokio::net::UnixListener::from_std(listener)?);
-                Ok(Self { socket, file: None, access: Access::Anybody, name })
+                Ok(Self { socket, file: None, access: ArcSwap::from_pointee(Access::Anybody), name })
             }
             Inherited::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
                 let name = listener.local_addr()?.to_string();
                 let socket = Socket::Tcp(tokio::net::TcpListener::from_std(listener)?);
-                Ok(Self { socket, file: None, access: Access::Networks(loopback()), name })
+                let access = ArcSwap::from_pointee(Access::Networks(loopback()));
+                Ok(Self { socket, file: None, access, name })
             }
         }
     }
@@ -207,7 +264,7 @@ impl Listener {
         match &self.socket {
             Socket::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                if let Access::Users(users) = &self.access {
+                if let Access::Users(users) = &**self.access.load() {
                     let peer = stream.peer_cred()?.uid();
                     if !users.iter().any(|user| user.as_raw() == peer) {
                         return Ok(Accept::Stranger(format!("uid {peer}")));
@@ -218,7 +275,7 @@ impl Listener {
             Socket::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 let address = peer.ip().to_canonical();
-                if let Access::Networks(networks) = &self.access
+                if let Access::Networks(networks) = &**self.access.load()
                     && !networks.iter().any(|network| network.contains(&address))
                 {
                     return Ok(Accept::Stranger(peer.to_string()));
@@ -238,6 +295,37 @@ impl Listener {
     }
 }
 
+impl Prepared {
+    /// Puts the socket where clients look for it, in place of a stale one or of our own.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    ///
+    /// # Panics
+    /// Never: a prepared listener is placed once.
+    pub fn place(mut self) -> Result<Listener, BindError> {
+        let mut listener = self.listener.take().expect("only `place` takes it, and consumes itself");
+        if let Some((temporary, path)) = &self.rename {
+            match fs::rename(temporary, path).and_then(|()| identity_of(path)) {
+                Ok(identity) => listener.file = Some((path.clone(), identity)),
+                Err(source) => {
+                    let endpoint = path.display().to_string();
+                    return Err(BindError::System { endpoint, step: "rename into place", source });
+                }
+            }
+        }
+        Ok(listener)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some((temporary, _)) = &self.rename {
+            let _ = fs::remove_file(temporary);
+        }
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         // Only our own file: somebody may have taken the name over meanwhile.
@@ -253,41 +341,15 @@ pub fn loopback() -> Vec<IpNet> {
     ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect()
 }
 
-/// A Unix socket at `path` and the identity of its file.
-fn bind_unix(
-    path: &Path,
-    owner: Option<Uid>,
-    group: Option<Gid>,
-    mode: u32,
-) -> Result<(tokio::net::UnixListener, (u64, u64)), BindError> {
-    let failed =
-        |step| move |source| BindError::System { endpoint: path.display().to_string(), step, source };
-    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
-        return Err(BindError::NotASocket(path.display().to_string()));
-    }
-    let temporary = temporary_beside(path);
-    let _ = fs::remove_file(&temporary);
-    let before = umask(Mode::from_bits_truncate(0o177));
-    let bound = tokio::net::UnixSocket::new_stream().and_then(|socket| {
-        socket.bind(&temporary)?;
-        socket.listen(BACKLOG)
-    });
+/// A Unix socket listening at `path`, which has this mode from its first moment.
+fn bind_unix(path: &Path, mode: u32) -> io::Result<tokio::net::UnixListener> {
+    let socket = UnixSocket::new_stream()?;
+    let before = umask(Mode::from_bits_truncate(!mode & 0o777));
+    // The file gets the mode of the socket, less the umask.
+    let bound = socket.bind(path);
     umask(before);
-    let listener = bound.map_err(failed("bind"))?;
-    let placed = fs::set_permissions(&temporary, Permissions::from_mode(mode))
-        .map_err(failed("set the mode"))
-        .and_then(|()| {
-            chown(&temporary, owner, group).map_err(io::Error::from).map_err(failed("set owner and group"))
-        })
-        .and_then(|()| fs::rename(&temporary, path).map_err(failed("rename into place")))
-        .and_then(|()| identity_of(path).map_err(failed("find again")));
-    match placed {
-        Ok(identity) => Ok((listener, identity)),
-        Err(error) => {
-            let _ = fs::remove_file(&temporary);
-            Err(error)
-        }
-    }
+    bound?;
+    socket.listen(BACKLOG)
 }
 
 /// A name in the same directory, no longer than the path itself where that matters.
@@ -295,12 +357,24 @@ fn temporary_beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{:x}", std::process::id()))
 }
 
-fn is_alive(path: &Path) -> bool {
-    match UnixStream::connect(path) {
-        Ok(_) => true,
-        // A full backlog has an owner, and so may a socket that we may not use. What is no socket at all is refused
-        // later, with its own words.
-        Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied),
+/// Whether somebody listens at the path. Does not wait for him to accept.
+///
+/// # Errors
+/// [`BindError::AlreadyServed`]: somebody does.
+pub fn refuse_if_served(endpoint: &Endpoint) -> Result<(), BindError> {
+    let Endpoint::Unix { path, .. } = endpoint else {
+        // Binding a TCP address tells.
+        return Ok(());
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)
+        .and_then(|probe| connect(probe.as_raw_fd(), &UnixAddr::new(path)?));
+    match probe {
+        // A full backlog has an owner, and so may a socket that we may not use.
+        Ok(()) | Err(Errno::EAGAIN | Errno::EACCES | Errno::EPROTOTYPE) => {
+            Err(BindError::AlreadyServed(path.display().to_string()))
+        }
+        Err(_) => Ok(()),
     }
 }
 
@@ -317,12 +391,17 @@ mod tests {
         Endpoint::Unix { path: path.into(), owner: None, group: None, mode: 0o640, peers: Vec::new() }
     }
 
+    fn bind(endpoint: &Endpoint) -> Result<Listener, BindError> {
+        refuse_if_served(endpoint)?;
+        Listener::prepare(endpoint)?.place()
+    }
+
     #[tokio::test]
     async fn a_stale_socket_is_replaced_and_has_the_mode_asked_for() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("auth");
         drop(UnixListener::bind(&path).unwrap());
-        let listener = Listener::bind(&unix(&path)).unwrap();
+        let listener = bind(&unix(&path)).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
         assert!(listener.is_in_place());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary stays behind");
@@ -333,7 +412,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("auth");
         let other = UnixListener::bind(&path).unwrap();
-        assert!(matches!(Listener::bind(&unix(&path)), Err(BindError::AlreadyServed(_))));
+        assert!(matches!(bind(&unix(&path)), Err(BindError::AlreadyServed(_))));
         UnixStream::connect(&path).unwrap();
         drop(other);
     }
@@ -343,15 +422,34 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("auth");
         fs::write(&path, "precious").unwrap();
-        assert!(matches!(Listener::bind(&unix(&path)), Err(BindError::NotASocket(_))));
+        assert!(matches!(bind(&unix(&path)), Err(BindError::NotASocket(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_full_backlog_has_an_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("auth");
+        let socket = UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let _listening = socket.listen(1).unwrap();
+        let _waiting: Vec<_> = (0..2).map(|_| UnixStream::connect(&path).unwrap()).collect();
+        assert!(matches!(refuse_if_served(&unix(&path)), Err(BindError::AlreadyServed(_))));
+    }
+
+    #[tokio::test]
+    async fn what_was_only_prepared_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("auth");
+        drop(Listener::prepare(&unix(&path)).unwrap());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]
     async fn only_our_own_socket_file_is_removed_at_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("auth");
-        let listener = Listener::bind(&unix(&path)).unwrap();
+        let listener = bind(&unix(&path)).unwrap();
         fs::remove_file(&path).unwrap();
         assert!(!listener.is_in_place());
         let _other = UnixListener::bind(&path).unwrap();

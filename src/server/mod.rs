@@ -1,7 +1,7 @@
 //! Accepts connections and gives each of them to one of the serving threads.
 //!
 //! There is one serving thread per core, each with a runtime of its own, and a connection stays on the thread it was
-//! given to: a login takes no lock and wakes nobody else. The accepting thread does nothing but accept.
+//! given to: but for the log, a login shares nothing with another thread's. The accepting thread does nothing but accept.
 //!
 //! No error of accept(2) ends the loop. At the connection limit and without free descriptors, newcomers wait in the
 //! backlog: a connection that is closed before its greeting makes Postfix's smtpd exit and its port stop.
@@ -20,6 +20,8 @@ use crate::session::Moment;
 use arc_swap::ArcSwap;
 use connection::Stream;
 use core::num::NonZeroUsize;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use listener::{Accept, Accepted};
 use std::io;
@@ -154,6 +156,18 @@ impl Server {
             if Instant::now() >= quiet_until {
                 quiet_until = Instant::now() + LOG_EVERY;
                 warn!(event = "not_accepted", listener = listener.name(), reason = trouble);
+            }
+        }
+    }
+
+    /// Accepts what waits in the backlog of a listener that is about to go: those clients have been promised a server.
+    pub fn accept_waiting(&self, listener: &Listener) {
+        let mut context = Context::from_waker(Waker::noop());
+        while let Ok(permit) = Arc::clone(&self.connections.permits).try_acquire_owned() {
+            match pin!(listener.accept()).poll(&mut context) {
+                Poll::Ready(Ok(Accept::Connection(stream))) => self.hand_over(stream, permit),
+                Poll::Ready(Ok(Accept::Stranger(_))) => {}
+                Poll::Ready(Err(_)) | Poll::Pending => return,
             }
         }
     }

@@ -160,6 +160,77 @@ fn a_changed_mode_takes_the_sockets_place_without_a_gap() {
 }
 
 #[test]
+fn a_reload_that_fails_takes_no_socket_away() {
+    let dir = directory();
+    let sasld = start(&dir, ALICE, "");
+    let config = dir.path().join("sasld.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let another = format!("\"0660\"}}\n  - tcp: 127.0.0.1:{port}\n#");
+    fs::write(&config, text.replace("\"0600\"", &another)).unwrap();
+    sasld.signal(Signal::SIGHUP);
+    sasld.log.wait_for(&["event=not_reloaded", "another server listens there already"]);
+    assert_eq!(fs::metadata(sasld.socket()).unwrap().permissions().mode() & 0o777, 0o600);
+    let mut peer = Peer::greeted(&sasld.socket());
+    peer.send(&auth(1, "PLAIN", RIGHT));
+    assert_eq!(peer.line(), "OK\t1\tuser=alice");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "no temporary socket stays behind");
+}
+
+#[test]
+fn who_may_connect_can_be_reloaded() {
+    let dir = directory();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let sasld = Sasld::start_on(&format!("  - tcp: 127.0.0.1:{port}\n"), dir.path(), ALICE, "");
+    Peer::greeted_over_tcp(port);
+    let config = dir.path().join("sasld.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    let tcp = format!("tcp: 127.0.0.1:{port}\n");
+    fs::write(&config, text.replace(&tcp, &format!("{tcp}    allow: [192.0.2.0/24]\n"))).unwrap();
+    sasld.signal(Signal::SIGHUP);
+    sasld.log.wait_for(&["event=reloaded"]);
+    assert!(Peer::connected_over_tcp(port).is_closed());
+    sasld.log.wait_for(&["event=not_accepted", "127.0.0.1:"]);
+}
+
+#[test]
+fn a_reload_to_a_secrets_file_that_is_not_there_changes_nothing() {
+    let dir = directory();
+    let sasld = start(&dir, ALICE, "");
+    let config = dir.path().join("sasld.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("/secrets\n", "/secerts\n")).unwrap();
+    sasld.signal(Signal::SIGHUP);
+    sasld.log.wait_for(&["event=not_reloaded", "secerts"]);
+    let mut peer = Peer::greeted(&sasld.socket());
+    peer.send(&auth(1, "PLAIN", RIGHT));
+    assert_eq!(peer.line(), "OK\t1\tuser=alice");
+}
+
+#[test]
+fn a_flood_of_abandoned_exchanges_costs_an_honest_login_nothing() {
+    let dir = directory();
+    let sasld = start(&dir, ALICE, "");
+    let flood: String = (1..=1024).map(|id| format!("AUTH\t{id}\tCRAM-MD5\tservice=smtp\n")).collect();
+    let _floods: Vec<Peer> = (0..70)
+        .map(|_| {
+            let mut peer = Peer::greeted(&sasld.socket());
+            for part in flood.as_bytes().chunks(8 << 10) {
+                peer.send(std::str::from_utf8(part).unwrap());
+                peer.skip_lines(part.iter().filter(|&&byte| byte == b'\n').count());
+            }
+            peer
+        })
+        .collect();
+    let mut honest = Peer::greeted(&sasld.socket());
+    honest.send("AUTH\t1\tLOGIN\tservice=smtp\tsecured\tresp=YWxpY2U=\n");
+    assert_eq!(honest.line(), "CONT\t1\tUGFzc3dvcmQ6");
+    honest.send("CONT\t1\td29uZGVy\n");
+    assert_eq!(honest.line(), "OK\t1\tuser=alice");
+}
+
+#[test]
 fn without_a_secrets_file_there_is_a_greeting_but_no_verdict_until_it_comes() {
     let dir = directory();
     let sasld = start(&dir, ALICE, "");

@@ -73,9 +73,12 @@ impl Peer {
         }
     }
 
+    pub fn connected_over_tcp(port: u16) -> Self {
+        Self::new(Socket::Tcp(TcpStream::connect(("127.0.0.1", port)).unwrap()))
+    }
+
     pub fn greeted_over_tcp(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        Self::new(Socket::Tcp(stream)).shake_hands("VERSION\t1\t1\nCPID\t1\n")
+        Self::connected_over_tcp(port).shake_hands("VERSION\t1\t1\nCPID\t1\n")
     }
 
     fn shake_hands(mut self, hello: &str) -> Self {
@@ -97,6 +100,12 @@ impl Peer {
         let line = self.line_or_end();
         assert!(line.ends_with('\n'), "the connection ended: {line:?}");
         line.trim_end_matches('\n').to_owned()
+    }
+
+    pub fn skip_lines(&mut self, count: usize) {
+        for _ in 0..count {
+            self.line();
+        }
     }
 
     /// The next line with its LF, or what came instead before the end.

@@ -137,9 +137,13 @@ impl Peer for Connection {
             let world = Rc::clone(&self.world);
             let action = match self.lines.next_line(&mut bytes, &mut whole) {
                 Ok(None) => break,
-                Ok(Some(line)) => {
-                    self.session.on_line(line, world.now(), &world.policy, &mut || world.seed())
-                }
+                Ok(Some(line)) => self.session.on_line(
+                    line,
+                    world.now(),
+                    &world.policy,
+                    world.policy.max_exchanges,
+                    &mut || world.seed(),
+                ),
                 Err(error) => Action::Close(error.into()),
             };
             self.perform(action);

@@ -26,7 +26,7 @@ pub struct UserArgs {
     #[arg(long, global = true, value_name = "SECRETS", conflicts_with = "config")]
     pub file: Option<PathBuf>,
 
-    /// The configuration that names the secrets file
+    /// The configuration that names the secrets file, instead of /etc/sasld/sasld.yaml
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -70,8 +70,9 @@ pub struct PasswordArgs {
 
     /// How to store the password; several schemes side by side if repeated
     ///
-    /// PLAIN and LOGIN logins work with every scheme, CRAM-MD5 only with CRAM-MD5 and PLAIN. Default: ARGON2ID, and
-    /// CRAM-MD5 if the configuration offers that mechanism.
+    /// From best to worst: ARGON2ID, CRYPT (yescrypt), ARGON2I, BLF-CRYPT, SHA512-CRYPT, SHA256-CRYPT, SSHA512, SSHA256,
+    /// CRAM-MD5, PLAIN. PLAIN and LOGIN logins work with each of them, CRAM-MD5 logins only with CRAM-MD5 and PLAIN.
+    /// Default: ARGON2ID, and CRAM-MD5 beside it if the configuration offers that mechanism.
     #[arg(long = "scheme", value_name = "SCHEME")]
     pub schemes: Vec<Scheme>,
 
@@ -264,7 +265,7 @@ fn report(
     if settings.cram_md5 && verifiers.cram_md5().is_none() {
         writeln!(
             out,
-            "note: CRAM-MD5 is offered but cannot work for this user; add --scheme CRAM-MD5 for it"
+            "note: CRAM-MD5 is offered but cannot work for this user; it would with --scheme CRAM-MD5 as well"
         )?;
     }
     warn_if_unloadable(out, settings)
