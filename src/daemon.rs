@@ -207,10 +207,8 @@ impl Daemon {
     }
 
     fn look_around(&self, ticks: u32) {
-        for link in self.service.live.load().passdbs.links() {
-            if let Source::SecretsFile(file) = &link.source {
-                file.check(self.service.now());
-            }
+        for file in self.service.live.load().passdbs.files() {
+            file.check(self.service.now());
         }
         for Listening { listener, .. } in &self.listening {
             if ticks == TICKS_BETWEEN_COMPLAINTS - 1 && !listener.is_in_place() {
@@ -244,18 +242,12 @@ impl Daemon {
         let config = Config::load(&self.path)?;
         let prepared = if self.inherited { Vec::new() } else { self.prepare(&config)? };
         let live = live(&config, &self.pool, Some(&self.service.live.load().passdbs));
-        if let Some(link) = live.passdbs.links().iter().find(|link| link.passdb.users().is_none()) {
+        {
             // One that we have is at least as good as it was; a new one must be good.
-            let had = self
-                .service
-                .live
-                .load()
-                .passdbs
-                .links()
-                .iter()
-                .any(|old| Arc::ptr_eq(&old.passdb, &link.passdb));
-            if !had {
-                return Err(DaemonError::Passdb(link.passdb.path().to_owned()));
+            let running = self.service.live.load();
+            let had = |file: &Arc<SecretsFile>| running.passdbs.files().any(|old| Arc::ptr_eq(old, file));
+            if let Some(file) = live.passdbs.files().find(|file| file.users().is_none() && !had(file)) {
+                return Err(DaemonError::Passdb(file.path().to_owned()));
             }
         }
         self.place(prepared)?;
@@ -326,36 +318,32 @@ impl Daemon {
 
 /// Everything about logins that follows from the configuration. Passdbs that `old` has already keep their contents.
 fn live(config: &Config, pool: &Arc<HashPool>, old: Option<&Chain>) -> Live {
-    let links = config.passdbs.iter().map(|passdb| {
-        let mut kept = old.into_iter().flat_map(Chain::links).map(|link| &link.source);
-        match passdb {
-            config::Passdb::SecretsFile { path, continue_on_refusal } => {
-                let kept = kept.find_map(|source| match source {
-                    Source::SecretsFile(file) => file.is(path, &config.usernames).then(|| Arc::clone(file)),
-                    Source::Pam(_) => None,
-                });
-                let file = kept.unwrap_or_else(|| {
-                    SecretsFile::open(path.clone(), config.usernames.clone(), Arc::clone(pool))
-                });
-                Link { source: Source::SecretsFile(file), continue_on_refusal: *continue_on_refusal }
-            }
-            config::Passdb::Pam { settings, continue_on_refusal } => {
-                let kept = kept.find_map(|source| match source {
-                    Source::Pam(pam) if pam.is(settings, &config.usernames) => Some(Arc::clone(pam)),
-                    Source::Pam(pam) if pam.must_stay(settings) => {
-                        warn!(event = "restart_needed", key = "passdbs.pam");
-                        Some(Arc::clone(pam))
-                    }
-                    Source::Pam(_) | Source::SecretsFile(_) => None,
-                });
-                let pam = kept.unwrap_or_else(|| {
-                    let entrance = root::reach_pam(settings);
-                    let names = config.usernames.clone();
-                    Arc::new(Pam::open(settings.clone(), names, config.deadline, entrance))
-                });
-                pam.set_deadline(config.deadline);
-                Link { source: Source::Pam(pam), continue_on_refusal: *continue_on_refusal }
-            }
+    let links = config.passdbs.iter().map(|passdb| match passdb {
+        config::Passdb::SecretsFile { path, continue_on_refusal } => {
+            let mut files = old.into_iter().flat_map(Chain::files);
+            let kept = files.find(|file| file.is(path, &config.usernames)).map(Arc::clone);
+            let file = kept.unwrap_or_else(|| {
+                SecretsFile::open(path.clone(), config.usernames.clone(), Arc::clone(pool))
+            });
+            Link { source: Source::SecretsFile(file), continue_on_refusal: *continue_on_refusal }
+        }
+        config::Passdb::Pam { settings, continue_on_refusal } => {
+            let mut links = old.into_iter().flat_map(Chain::links);
+            let kept = links.find_map(|link| match &link.source {
+                Source::Pam(pam) if pam.is(settings, &config.usernames) => Some(Arc::clone(pam)),
+                Source::Pam(pam) if pam.must_stay(settings) => {
+                    warn!(event = "restart_needed", key = "passdbs.pam");
+                    Some(Arc::clone(pam))
+                }
+                Source::Pam(_) | Source::SecretsFile(_) => None,
+            });
+            let pam = kept.unwrap_or_else(|| {
+                let entrance = root::reach_pam(settings);
+                let names = config.usernames.clone();
+                Arc::new(Pam::open(settings.clone(), names, config.deadline, entrance))
+            });
+            pam.set_deadline(config.deadline);
+            Link { source: Source::Pam(pam), continue_on_refusal: *continue_on_refusal }
         }
     });
     Live { passdbs: Chain::new(links.collect()), policy: config.policy(host_name()) }

@@ -167,6 +167,35 @@ pub enum Trouble {
     Rights,
 }
 
+impl Exclusion {
+    /// For the log: the setting it comes from.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::UnknownUser => "unknown_user",
+            Self::Uid => "min_uid",
+            Self::Group => "group",
+            Self::Shell => "login_shell",
+        }
+    }
+}
+
+impl Trouble {
+    /// For the log.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Crashed => "crashed",
+            Self::Busy => "busy",
+            Self::NoWorker => "no_worker",
+            Self::NoService => "no_service",
+            Self::UserDatabase => "user_database",
+            Self::Rights => "rights",
+        }
+    }
+}
+
 /// Declares how an enum is written as a byte.
 macro_rules! bytes {
     ($kind:ident, $name:literal: $($variant:ident = $byte:literal),*) => {

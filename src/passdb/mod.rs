@@ -67,6 +67,14 @@ impl Chain {
         &self.passdbs
     }
 
+    /// The secrets files among them, in order.
+    pub fn files(&self) -> impl Iterator<Item = &Arc<SecretsFile>> {
+        self.passdbs.iter().filter_map(|link| match &link.source {
+            Source::SecretsFile(file) => Some(file),
+            Source::Pam(_) => None,
+        })
+    }
+
     /// Answers a mechanism's question.
     ///
     /// # Errors
@@ -100,11 +108,7 @@ impl Chain {
 
     /// The answer about a user whom no passdb has, at the price of one whom one has.
     async fn decoy(&self, question: &Question, origin: &Origin) -> Result<Answer, Outage> {
-        let file = self.passdbs.iter().find_map(|link| match &link.source {
-            Source::SecretsFile(file) => Some(file),
-            Source::Pam(_) => None,
-        });
-        match file {
+        match self.files().next() {
             Some(file) => file.decoy(question, origin).await,
             None => Ok(Answer::Verdict(Err(Refusal::UnknownUser))),
         }

@@ -7,7 +7,7 @@
 use super::Settings;
 use crate::credential::Proof;
 use crate::pam::code::Code;
-use crate::pam::request::{Checked, Exclusion, Outcome, Stage, Trouble};
+use crate::pam::request::{Checked, Outcome, Stage, Trouble};
 use crate::passdb::Finding;
 use crate::sasl::{Answer, Name, NameRules, Outage, Refusal};
 use tracing::{debug, error, warn};
@@ -21,11 +21,11 @@ pub fn finding(outcome: Outcome, name: &Name, settings: &Settings, names: &NameR
         }
         Outcome::Checked(checked) => failure(&checked, user),
         Outcome::Excluded(exclusion) => {
-            debug!(event = "pam_excluded", user, why = word(exclusion));
+            debug!(event = "pam_excluded", user, rail = exclusion.word());
             Finding::NotFound
         }
         Outcome::Undecided(trouble, reason) => {
-            warn!(event = "pam_undecided", user, why = ?trouble, reason);
+            warn!(event = "pam_undecided", user, trouble = trouble.word(), reason);
             Finding::Out(match trouble {
                 Trouble::Timeout => Outage::Deadline,
                 Trouble::Busy => Outage::QueueFull,
@@ -42,7 +42,7 @@ pub fn finding(outcome: Outcome, name: &Name, settings: &Settings, names: &NameR
 fn success(checked: &Checked, name: &Name, settings: &Settings, names: &NameRules) -> Finding {
     let user = name.as_str();
     if checked.stage != Stage::Account {
-        error!(event = "pam_undecided", user, why = "success before the account was looked at");
+        error!(event = "pam_undecided", user, trouble = "success before the account was looked at");
         return Finding::Out(Outage::Internal);
     }
     if !checked.asked {
@@ -92,7 +92,7 @@ fn failure(checked: &Checked, user: &str) -> Finding {
             Refusal::AccountExpired
         }
         _ => {
-            warn!(event = "pam_undecided", user, why = %code, stage = ?stage, reason = text.as_str());
+            warn!(event = "pam_undecided", user, trouble = %code, stage = ?stage, reason = text.as_str());
             return Finding::Out(Outage::Passdb);
         }
     };
@@ -109,18 +109,10 @@ pub fn is_yes(finding: &Finding) -> bool {
     matches!(finding, Finding::Found(Answer::Verdict(Ok(_)) | Answer::VouchedAs(..)))
 }
 
-fn word(exclusion: Exclusion) -> &'static str {
-    match exclusion {
-        Exclusion::UnknownUser => "unknown_user",
-        Exclusion::Uid => "min_uid",
-        Exclusion::Group => "group",
-        Exclusion::Shell => "login_shell",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pam::request::Exclusion;
 
     fn settings(allow_user_change: bool) -> Settings {
         Settings { socket: "/nowhere".into(), allow_user_change, worker: crate::pam::Settings::default() }
