@@ -4,13 +4,17 @@
 //! configuration stays, and the log has every one of them. Secrets files that both configurations name keep their
 //! contents. Sockets passed by systemd are served in place of the configured listeners.
 //!
+//! Started as root, it starts `sasld-pam` if PAM is configured and nobody serves it yet, and then becomes `_sasld`.
+//!
 //! SIGTERM and SIGINT: no more connections are accepted, decided verdicts leave at their time, then the end; after
 //! the deadline of requests, or at a second signal, at once. Requests without a verdict by then find their connection
 //! closed, which their users hear as a temporary failure.
 #![forbid(unsafe_code)]
 
+mod root;
+
 use crate::config::{self, Config, ConfigError};
-use crate::passdb::{Chain, HashPool, Link, SecretsFile};
+use crate::passdb::{Chain, HashPool, Link, Pam, SecretsFile, Source};
 use crate::server::listener::{self, Inherited, Prepared, loopback};
 use crate::server::{BindError, Endpoint, Listener, Live, Server, Service, random};
 use crate::telemetry::{self, Log};
@@ -135,6 +139,7 @@ impl Daemon {
             let prepared = daemon.prepare(&daemon.config)?;
             daemon.place(prepared)?;
         }
+        root::give_away().map_err(system("become another user than root"))?;
         Ok(daemon)
     }
 
@@ -203,7 +208,9 @@ impl Daemon {
 
     fn look_around(&self, ticks: u32) {
         for link in self.service.live.load().passdbs.links() {
-            link.passdb.check(self.service.now());
+            if let Source::SecretsFile(file) = &link.source {
+                file.check(self.service.now());
+            }
         }
         for Listening { listener, .. } in &self.listening {
             if ticks == TICKS_BETWEEN_COMPLAINTS - 1 && !listener.is_in_place() {
@@ -237,20 +244,13 @@ impl Daemon {
         let config = Config::load(&self.path)?;
         let prepared = if self.inherited { Vec::new() } else { self.prepare(&config)? };
         let live = live(&config, &self.pool, Some(&self.service.live.load().passdbs));
-        if let Some(link) = live.passdbs.links().iter().find(|link| link.passdb.users().is_none()) {
-            // One that we have is at least as good as it was; a new one must be good.
-            let had = self
-                .service
-                .live
-                .load()
-                .passdbs
-                .links()
-                .iter()
-                .any(|old| Arc::ptr_eq(&old.passdb, &link.passdb));
-            if !had {
-                return Err(DaemonError::Passdb(link.passdb.path().to_owned()));
-            }
+        // A secrets file that we have is at least as good as it was; a new one must be good.
+        let had = self.service.live.load();
+        let is_new = |file: &&Arc<SecretsFile>| !had.passdbs.files().any(|old| Arc::ptr_eq(old, file));
+        if let Some(file) = live.passdbs.files().filter(is_new).find(|file| file.users().is_none()) {
+            return Err(DaemonError::Passdb(file.path().to_owned()));
         }
+        drop(had);
         self.place(prepared)?;
         // From here on nothing can fail.
         let wanted = endpoints(&config);
@@ -285,12 +285,6 @@ impl Daemon {
         let mechanisms = &self.service.live.load().policy.default_service.mechanisms;
         let mechanisms = mechanisms.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         info!(event, version = env!("CARGO_PKG_VERSION"), listeners, mechanisms);
-        if Uid::effective().is_root() {
-            warn!(
-                event = "running_as_root",
-                hint = "a user of its own is enough for sasld; see docs/configuration.md"
-            );
-        }
         let status = format!("Listening on {listeners}; offering {mechanisms}");
         notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     }
@@ -326,14 +320,32 @@ impl Daemon {
 /// Everything about logins that follows from the configuration. Passdbs that `old` has already keep their contents.
 fn live(config: &Config, pool: &Arc<HashPool>, old: Option<&Chain>) -> Live {
     let links = config.passdbs.iter().map(|passdb| {
-        let config::Passdb::SecretsFile { path, continue_on_refusal } = passdb;
-        let kept =
-            old.into_iter().flat_map(Chain::links).find(|link| link.passdb.is(path, &config.usernames));
-        let passdb = match kept {
-            Some(link) => Arc::clone(&link.passdb),
-            None => SecretsFile::open(path.clone(), config.usernames.clone(), Arc::clone(pool)),
-        };
-        Link { passdb, continue_on_refusal: *continue_on_refusal }
+        let mut kept = old.into_iter().flat_map(Chain::links).map(|link| &link.source);
+        match passdb {
+            config::Passdb::SecretsFile { path, continue_on_refusal } => {
+                let kept = kept.find_map(|source| match source {
+                    Source::SecretsFile(file) => file.is(path, &config.usernames).then(|| Arc::clone(file)),
+                    Source::Pam(_) => None,
+                });
+                let file = kept.unwrap_or_else(|| {
+                    SecretsFile::open(path.clone(), config.usernames.clone(), Arc::clone(pool))
+                });
+                Link { source: Source::SecretsFile(file), continue_on_refusal: *continue_on_refusal }
+            }
+            config::Passdb::Pam { settings, continue_on_refusal } => {
+                let kept = kept.find_map(|source| match source {
+                    Source::Pam(pam) => pam.is(settings, &config.usernames).then(|| Arc::clone(pam)),
+                    Source::SecretsFile(_) => None,
+                });
+                let pam = kept.unwrap_or_else(|| {
+                    let entrance = root::reach_pam(settings);
+                    let names = config.usernames.clone();
+                    Arc::new(Pam::open(settings.clone(), names, config.deadline, entrance))
+                });
+                pam.set_deadline(config.deadline);
+                Link { source: Source::Pam(pam), continue_on_refusal: *continue_on_refusal }
+            }
+        }
     });
     Live { passdbs: Chain::new(links.collect()), policy: config.policy(host_name()) }
 }

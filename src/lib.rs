@@ -8,6 +8,7 @@
 //!   the rules of a [`policy`].
 //! - [`sasl`] holds the mechanisms, each a state machine that ends in a question or a verdict.
 //! - [`passdb`] answers the question from the configured password databases.
+//! - [`pam`] is what one of them, a client of the program `sasld-pam`, says to it.
 //! - [`secrets`] is the file that one of them reads and the admin commands write.
 //! - [`credential`] is what is stored for a user, and whether a password matches it.
 //!
@@ -20,6 +21,7 @@ pub mod client;
 pub mod config;
 pub mod credential;
 pub mod daemon;
+pub mod pam;
 pub mod passdb;
 pub mod policy;
 pub mod sasl;

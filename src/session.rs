@@ -507,7 +507,8 @@ impl Session {
         policy: &Policy,
         seed: &mut dyn FnMut() -> Seed,
     ) -> Action {
-        let reply = fail(request.id, failure.claimed.printable(), None, Some(REASON_REFUSED));
+        let code = code_of(failure.refusal);
+        let reply = fail(request.id, failure.claimed.printable(), code, Some(REASON_REFUSED));
         let attempt = self.attempt(Verdict::Refused(failure.refusal), failure.claimed, &request, now);
         if policy.refusal_delay.is_zero() {
             return Action::Settle(attempt, Some(reply));
@@ -620,6 +621,15 @@ fn refusal_due(arrived: Moment, now: Moment, policy: &Policy, random: u8) -> Mom
 /// A login from the mail server's own machine counts as secured, as it does in Dovecot.
 fn is_secured(origin: &Origin) -> bool {
     origin.secured == Secured::Yes || origin.remote.is_some_and(|address| address.is_loopback())
+}
+
+/// The refusals that Dovecot has a word for.
+fn code_of(refusal: Refusal) -> Option<FailCode> {
+    match refusal {
+        Refusal::PasswordExpired => Some(FailCode::PasswordExpired),
+        Refusal::AccountExpired => Some(FailCode::UserDisabled),
+        _ => None,
+    }
 }
 
 fn fail(id: RequestId, user: Option<&str>, code: Option<FailCode>, reason: Option<&'static str>) -> Reply {

@@ -16,6 +16,7 @@ use sasld::config::{
     Account, Accounts, Config, DEFAULT_PATH, Limits, Listener, LogLevel, Passdb, Source, TcpListener,
     UnixListener,
 };
+use sasld::passdb::pam;
 use sasld::policy::{OnOutage, ServicePolicy};
 use sasld::sasl::{Mechanism, NameRules};
 
@@ -94,6 +95,38 @@ fn the_defaults_are_those_the_documentation_promises() {
     };
     assert_eq!(defaults(), expected);
     assert_eq!(expected.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn pam_has_defaults_and_takes_away_what_it_cannot_answer() {
+    let alone = config("passdbs: [{pam: {}}]\n");
+    let settings = pam::Settings {
+        socket: "/run/sasld-pam/sock".into(),
+        allow_user_change: false,
+        worker: sasld::pam::Settings::default(),
+    };
+    assert_eq!(alone.passdbs, [Passdb::Pam { settings, continue_on_refusal: false }]);
+    assert_eq!(alone.mechanisms, [Mechanism::Plain, Mechanism::Login]);
+    let both = config("passdbs: [{secrets_file: /etc/sasld/secrets}, {pam: {}}]\n");
+    assert_eq!(both.mechanisms, Mechanism::ALL);
+    let service = config("passdbs: [{pam: {}}]\nservices: {submission: {mechanisms: [CRAM-MD5, PLAIN]}}\n");
+    assert_eq!(service.services["submission"].mechanisms, [Mechanism::Plain]);
+}
+
+#[test]
+fn every_setting_of_pam_is_taken() {
+    let text = "passdbs:\n  - pam: {service: mail, socket: /run/pam, workers: 3, min_uid: 0, group: users, \
+                login_shell: true, prompts: 2, allow_user_change: true}\n    continue_on_refusal: true\n";
+    let worker = sasld::pam::Settings {
+        service: "mail".into(),
+        workers: 3,
+        min_uid: 0,
+        group: Some("users".into()),
+        login_shell: true,
+        prompts: 2,
+    };
+    let settings = pam::Settings { socket: "/run/pam".into(), allow_user_change: true, worker };
+    assert_eq!(config(text).passdbs, [Passdb::Pam { settings, continue_on_refusal: true }]);
 }
 
 #[test]

@@ -6,6 +6,8 @@
 
 use super::{Exit, Failure, config_path};
 use crate::config::{Config, Listener, Passdb};
+use crate::pam::SERVICE_FOLDERS;
+use crate::passdb::pam;
 use crate::secrets::{self, LoadError, LoadOptions, Names, Trust};
 use clap::Args;
 use std::io::Write;
@@ -37,10 +39,13 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Fa
         findings += 1;
         writeln!(out, "warning: {warning}")?;
     }
-    for Passdb::SecretsFile { path, .. } in &config.passdbs {
-        match check_secrets(path, &config, arguments.quiet, out)? {
-            Ok(problems) => findings += problems,
-            Err(reason) => unusable.push(reason),
+    for passdb in &config.passdbs {
+        match passdb {
+            Passdb::SecretsFile { path, .. } => match check_secrets(path, &config, arguments.quiet, out)? {
+                Ok(problems) => findings += problems,
+                Err(reason) => unusable.push(reason),
+            },
+            Passdb::Pam { settings, .. } => findings += check_pam(settings, arguments.quiet, out)?,
         }
     }
     if !unusable.is_empty() {
@@ -67,6 +72,18 @@ fn describe(path: &Path, config: &Config, out: &mut dyn Write) -> Result<(), Fai
         }
     }
     Ok(())
+}
+
+/// How many problems there are with the PAM service. `sasld-pam` is not asked, it looks at itself when it starts.
+fn check_pam(settings: &pam::Settings, quiet: bool, out: &mut dyn Write) -> Result<usize, Failure> {
+    let service = &settings.worker.service;
+    let exists = SERVICE_FOLDERS.iter().any(|folder| Path::new(folder).join(service).is_file());
+    if !exists {
+        writeln!(out, "PAM service {service}: /etc/pam.d/{service} does not exist")?;
+    } else if !quiet {
+        writeln!(out, "PAM service: {service} ({})", settings.socket.display())?;
+    }
+    Ok(usize::from(!exists))
 }
 
 /// How many problems the file has, or why it is of no use at all.

@@ -156,7 +156,11 @@ fn edit_users(arguments: &user::UserArgs, out: &mut dyn Write) -> Result<Exit, F
         Some(file) => (file.clone(), NameRules::default(), true),
         None => {
             let config = Config::load(&config_path(arguments.config.as_deref()))?;
-            let Some(Passdb::SecretsFile { path, .. }) = config.passdbs.first() else {
+            let file = config.passdbs.iter().find_map(|passdb| match passdb {
+                Passdb::SecretsFile { path, .. } => Some(path),
+                Passdb::Pam { .. } => None,
+            });
+            let Some(path) = file else {
                 return Err(Failure::new(Exit::Config, "passdbs: there is no secrets_file"));
             };
             (path.clone(), config.usernames.clone(), config.mechanisms.contains(&Mechanism::CramMd5))

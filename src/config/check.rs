@@ -13,6 +13,7 @@ use super::file::{self, Node, Value};
 use super::item::{Fields, Item};
 use super::listeners::{default_listeners, listeners};
 use super::mistake::Mistake;
+use super::passdbs::{keep_what_can_be_served, passdbs};
 use super::services::{mechanisms, services};
 use super::{Accounts, Config, ConfigError, Limits, LogLevel, NameRules, OnOutage, Passdb, default, values};
 
@@ -100,7 +101,7 @@ fn check(sources: &[Source], accounts: &dyn Accounts, mistakes: &mut Vec<Mistake
         Some(item) => listeners(item, accounts, mistakes),
         None => default_listeners(&Item::unwritten(main, "listeners"), accounts, mistakes),
     };
-    let mechanisms = match top.get("mechanisms") {
+    let mut mechanisms = match top.get("mechanisms") {
         Some(item) => mechanisms(item, mistakes),
         None => Some(default::MECHANISMS.to_vec()),
     };
@@ -112,10 +113,15 @@ fn check(sources: &[Source], accounts: &dyn Accounts, mistakes: &mut Vec<Mistake
             continue_on_refusal: default::CONTINUE_ON_REFUSAL,
         }]),
     };
-    let services = match top.get("services") {
+    let mut services = match top.get("services") {
         Some(item) => services(item, mechanisms.as_deref(), require_tls, mistakes),
         None => Some(BTreeMap::new()),
     };
+    if let (Some(mechanisms), Some(services), Some(passdbs)) = (&mut mechanisms, &mut services, &passdbs) {
+        let unwritten = Item::unwritten(main, "mechanisms");
+        let written = top.get("mechanisms").unwrap_or(&unwritten);
+        keep_what_can_be_served(mechanisms, services, passdbs, written, mistakes);
+    }
     let usernames = usernames(top.get("usernames"), mistakes);
     let refusal_delay = top.read("refusal_delay", default::REFUSAL_DELAY, mistakes, |item| {
         values::duration(item, &(Duration::ZERO..=Duration::from_secs(5)), "from 0s to 5s")
@@ -176,40 +182,6 @@ fn top_level<'a>(trees: &'a [(&'a Path, Node)], mistakes: &mut Vec<Mistake>) -> 
         top.0.extend(fields.0);
     }
     top
-}
-
-fn passdbs(item: &Item<'_>, mistakes: &mut Vec<Mistake>) -> Option<Vec<Passdb>> {
-    let expected = "a list of passdbs such as `- secrets_file: /etc/sasld/secrets`";
-    let elements = item.elements(expected).map_err(|mistake| mistakes.push(mistake)).ok()?;
-    let mut good: Vec<Passdb> = Vec::with_capacity(elements.len());
-    for element in &elements {
-        let Some(passdb) = passdb(element, mistakes) else {
-            continue;
-        };
-        let Passdb::SecretsFile { path: this, .. } = &passdb;
-        if good.iter().any(|Passdb::SecretsFile { path, .. }| path == this) {
-            mistakes.push(element.mistake("this passdb is there twice"));
-        }
-        good.push(passdb);
-    }
-    if good.len() == elements.len() { Some(good) } else { None }
-}
-
-fn passdb(element: &Item<'_>, mistakes: &mut Vec<Mistake>) -> Option<Passdb> {
-    let expected = "`secrets_file: PATH`";
-    let mistakes_before = mistakes.len();
-    let fields = element.fields(expected, &["secrets_file", "continue_on_refusal"], mistakes)?;
-    let continue_on_refusal =
-        fields.read("continue_on_refusal", default::CONTINUE_ON_REFUSAL, mistakes, values::boolean);
-    let Some(path) = fields.get("secrets_file") else {
-        // A misspelt key has been reported already.
-        if mistakes.len() == mistakes_before {
-            mistakes.push(element.mistake(format!("expected {expected}, found no such key")));
-        }
-        return None;
-    };
-    let path = values::absolute_path(path).map_err(|mistake| mistakes.push(mistake)).ok();
-    Some(Passdb::SecretsFile { path: path?, continue_on_refusal: continue_on_refusal? })
 }
 
 fn usernames(item: Option<&Item<'_>>, mistakes: &mut Vec<Mistake>) -> Option<NameRules> {

@@ -2,7 +2,7 @@
 //! [`Config`] that holds no invalid value, so that nobody checks it again.
 //!
 //! In reading order: [`load`](Config::load) reads the files and refuses those that others could have
-//! written; `file` turns YAML into a tree with lines and columns; `check` (with `listeners` and `services`) turns
+//! written; `file` turns YAML into a tree with lines and columns; `check` (with `listeners`, `passdbs` and `services`) turns
 //! trees into a [`Config`], by way of `item` (keys) and `values` (scalars). Every mistake in every
 //! file is reported at once, each as `file:line:column: key: what`; see [`ConfigError`]. With any
 //! mistake there is no configuration at all: a reload keeps the one that is running.
@@ -19,6 +19,7 @@ mod item;
 mod listeners;
 mod load;
 mod mistake;
+mod passdbs;
 mod services;
 mod values;
 
@@ -30,6 +31,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use crate::passdb::pam;
 use crate::policy::{OnOutage, Policy, ServicePolicy};
 use crate::sasl::{Mechanism, NameRules};
 
@@ -111,6 +113,13 @@ pub enum Passdb {
         /// A wrong password here is not the last word: the next passdb is asked.
         continue_on_refusal: bool,
     },
+    /// The system's own users.
+    Pam {
+        /// How they are asked.
+        settings: pam::Settings,
+        /// As above.
+        continue_on_refusal: bool,
+    },
 }
 
 /// What clients can make sasld hold.
@@ -151,6 +160,9 @@ mod default {
     pub(super) const REQUIRE_TLS: bool = true;
     pub(super) const SECRETS_FILE: &str = "/etc/sasld/secrets";
     pub(super) const CONTINUE_ON_REFUSAL: bool = false;
+    // The others of PAM are those of `sasld-pam` itself: `crate::pam::Settings::default`.
+    pub(super) const PAM_SOCKET: &str = "/run/sasld-pam/sock";
+    pub(super) const PAM_ALLOW_USER_CHANGE: bool = false;
     pub(super) const LOWERCASE: bool = true;
     pub(super) const REFUSAL_DELAY: Duration = Duration::from_secs(2);
     pub(super) const DEADLINE: Duration = Duration::from_secs(8);

@@ -4,16 +4,18 @@
 //! says `continue_on_refusal`), found nowhere is no. But a passdb that does not work could have known better: unless
 //! another one says yes, there is no verdict then ([`Outage`]), never a refusal.
 //!
-//! A user whom nobody knows costs the same work as a known one with a wrong password: the first passdb picks a decoy.
+//! A user whom nobody knows costs the same work as a known one with a wrong password: the first secrets file picks a decoy.
 //!
 //! What a passdb reports about itself (loaded, broken lines, out of order) goes to the log under its own path.
 #![forbid(unsafe_code)]
 
 pub mod fair_queue;
 pub mod hash_pool;
+pub mod pam;
 pub mod secrets_file;
 
 pub use hash_pool::HashPool;
+pub use pam::Pam;
 pub use secrets_file::SecretsFile;
 
 use crate::sasl::{Answer, Outage, Question, Refusal};
@@ -28,9 +30,17 @@ pub struct Chain {
 /// One passdb and what follows from its refusals.
 pub struct Link {
     /// The passdb.
-    pub passdb: Arc<SecretsFile>,
+    pub source: Source,
     /// Ask the next one when this one refuses.
     pub continue_on_refusal: bool,
+}
+
+/// A passdb.
+pub enum Source {
+    /// A file of users and their verifiers.
+    SecretsFile(Arc<SecretsFile>),
+    /// The system's own users.
+    Pam(Arc<Pam>),
 }
 
 /// What one passdb says.
@@ -57,6 +67,14 @@ impl Chain {
         &self.passdbs
     }
 
+    /// Its secrets files, in order.
+    pub fn files(&self) -> impl Iterator<Item = &Arc<SecretsFile>> {
+        self.passdbs.iter().filter_map(|link| match &link.source {
+            Source::SecretsFile(file) => Some(file),
+            Source::Pam(_) => None,
+        })
+    }
+
     /// Answers a mechanism's question.
     ///
     /// # Errors
@@ -64,8 +82,12 @@ impl Chain {
     pub async fn answer(&self, question: &Question, origin: &Origin, now: Moment) -> Result<Answer, Outage> {
         let mut refused = None;
         let mut out = None;
-        for Link { passdb, continue_on_refusal } in &self.passdbs {
-            match passdb.find(question, origin, now).await {
+        for Link { source, continue_on_refusal } in &self.passdbs {
+            let finding = match source {
+                Source::SecretsFile(file) => file.find(question, origin, now).await,
+                Source::Pam(pam) => pam.find(question, origin, now).await,
+            };
+            match finding {
                 Finding::Found(answer) if answer.is_refusal() => {
                     refused = Some(answer);
                     if !continue_on_refusal {
@@ -86,8 +108,12 @@ impl Chain {
 
     /// The answer about a user whom no passdb has, at the price of one whom one has.
     async fn decoy(&self, question: &Question, origin: &Origin) -> Result<Answer, Outage> {
-        match self.passdbs.first() {
-            Some(Link { passdb, .. }) => passdb.decoy(question, origin).await,
+        let file = self.passdbs.iter().find_map(|link| match &link.source {
+            Source::SecretsFile(file) => Some(file),
+            Source::Pam(_) => None,
+        });
+        match file {
+            Some(file) => file.decoy(question, origin).await,
             None => Ok(Answer::Verdict(Err(Refusal::UnknownUser))),
         }
     }
@@ -98,6 +124,7 @@ impl Answer {
     fn is_refusal(&self) -> bool {
         match self {
             Self::Verdict(verdict) => verdict.is_err(),
+            Self::VouchedAs(..) => false,
             Self::Credential(credential) => credential.refusal.is_some(),
         }
     }

@@ -158,6 +158,9 @@ impl AwaitingAnswer {
     pub fn resume(self, answer: Answer) -> Step {
         match (self, answer) {
             (Self::Password(state), Answer::Verdict(verdict)) => state.resume(verdict),
+            (Self::Password(_), Answer::VouchedAs(name, proof)) => {
+                Step::Success(Authenticated::new(name, proof))
+            }
             (Self::CramMd5(state), Answer::Credential(credential)) => state.resume(&credential),
             (state, _) => Failure::of(state.name(), Refusal::NoVerifier).into(),
         }
@@ -224,6 +227,9 @@ impl Question {
 pub enum Answer {
     /// To [`Question::VerifyPassword`].
     Verdict(Result<Proof, Refusal>),
+    /// To [`Question::VerifyPassword`]: right, and the user goes by another name than the one he gave. Only PAM says
+    /// so, where the configuration lets it.
+    VouchedAs(Name, Proof),
     /// To [`Question::LookupCramMd5`].
     Credential(CramMd5Credential),
 }
@@ -336,6 +342,18 @@ pub enum Refusal {
     Malformed,
     /// CRAM-MD5 takes no initial response (RFC 4954 §4).
     InitialResponse,
+    /// PAM: the password has expired and would have to be changed.
+    PasswordExpired,
+    /// PAM: the account has expired.
+    AccountExpired,
+    /// PAM: a rule of the stack keeps this user out, for now or here.
+    Denied,
+    /// PAM says yes, but has not asked for the password.
+    NotAsked,
+    /// PAM asked for more than a password.
+    AskedMore,
+    /// PAM says yes to somebody else than the one who was asked about.
+    UserChanged,
 }
 
 impl Refusal {
@@ -354,6 +372,12 @@ impl Refusal {
             Self::Authzid => "authzid",
             Self::Malformed => "malformed",
             Self::InitialResponse => "initial_response",
+            Self::PasswordExpired => "password_expired",
+            Self::AccountExpired => "account_expired",
+            Self::Denied => "denied",
+            Self::NotAsked => "pam_not_asked",
+            Self::AskedMore => "pam_asked_more",
+            Self::UserChanged => "pam_user_changed",
         }
     }
 }

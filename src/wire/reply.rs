@@ -92,6 +92,10 @@ pub enum FailCode {
     TempFail,
     /// The response was not base64.
     InvalidBase64,
+    /// The right password, and too old.
+    PasswordExpired,
+    /// The account may not be used any more.
+    UserDisabled,
 }
 
 impl Reply {
@@ -120,6 +124,8 @@ impl Reply {
                     // The bare word is what clients from before Dovecot 2.3 look for.
                     Some(FailCode::TempFail) => b"\tcode=temp_fail\ttemp",
                     Some(FailCode::InvalidBase64) => b"\tcode=invalid_base64",
+                    Some(FailCode::PasswordExpired) => b"\tcode=pass_expired",
+                    Some(FailCode::UserDisabled) => b"\tcode=user_disabled",
                     None => b"",
                 });
                 if let Some(reason) = reason {

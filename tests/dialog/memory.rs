@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sasld::config::Config;
-use sasld::passdb::{Chain, HashPool, Link, SecretsFile};
+use sasld::passdb::{Chain, HashPool, Link, SecretsFile, Source};
 use sasld::policy::Policy;
 use sasld::sasl::Seed;
 use sasld::session::{Action, Moment, Session};
@@ -50,7 +50,8 @@ impl Memory {
         let pool = Arc::new(HashPool::start(NonZeroUsize::MIN).expect("a thread"));
         let policy = config.policy("mail.example.com".to_owned());
         let passdb = SecretsFile::open(dir.path().join("secrets"), policy.names.clone(), pool);
-        let chain = Chain::new(vec![Link { passdb, continue_on_refusal: false }]);
+        let chain =
+            Chain::new(vec![Link { source: Source::SecretsFile(passdb), continue_on_refusal: false }]);
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         Self(Rc::new(World { dir, policy, chain, runtime, clock: Cell::default(), random: Cell::new(1) }))
     }

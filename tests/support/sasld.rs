@@ -33,7 +33,10 @@ impl Sasld {
         let file = dir.join("secrets");
         fs::write(&file, secrets).unwrap();
         fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
-        let passdbs = format!("passdbs:\n  - secrets_file: {}\n", file.display());
+        let passdbs = match settings.contains("passdbs:") {
+            true => String::new(),
+            false => format!("passdbs:\n  - secrets_file: {}\n", file.display()),
+        };
         let delay = if settings.contains("refusal_delay") { "" } else { "refusal_delay: 0s\n" };
         let configuration = format!("listeners:\n{listener}{passdbs}{delay}{settings}");
         fs::write(dir.join("sasld.yaml"), configuration).unwrap();

@@ -1,0 +1,223 @@
+//! `sasld-pam`: checks system passwords for sasld. The only program that links libpam, and the only one with a
+//! privilege; `sasld::pam` says which one, for whom, and what it refuses.
+//!
+//! - [`supervisor`] takes requests from sasld ([`client`]) and hands them to children ([`child`]). It runs no module
+//!   code, enforces the time, and starts children anew.
+//! - [`worker`] is what a child does, one request at a time: look at the guard rails ([`guard`]) and at the service's
+//!   file ([`stack`]), then ask PAM ([`conversation`], [`ffi`]).
+//!
+//! sasld comes over a socket that systemd passes or `--listen` names, or it has started this program and holds the
+//! other end of its standard input. Logs go to standard error. Exit status: 0 after SIGTERM or when sasld is gone, 64
+//! for a wrong command line, 71 when the operating system refuses what is needed.
+
+mod child;
+mod client;
+mod conversation;
+mod ffi;
+mod guard;
+mod stack;
+mod supervisor;
+mod worker;
+
+use clap::{Args, Parser, ValueEnum};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Group, Uid, User, chown, initgroups, setgid, setgroups, setuid};
+use sasld::pam::Settings;
+use sasld::pam::request::{Lane, MAX_ITEM_BYTES};
+use sasld::telemetry;
+use std::ffi::CString;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use supervisor::{Entrance, Supervisor};
+
+/// sasld's user in the Debian package.
+const SASLD_USER: &str = "_sasld";
+
+/// Check system passwords for sasld
+///
+/// Started by systemd or by sasld; there is no need to start it by hand.
+#[derive(Debug, Parser)]
+#[command(name = "sasld-pam", version)]
+struct Arguments {
+    #[command(flatten)]
+    settings: SettingsArguments,
+    /// Listen on this socket, unless systemd passes one; without either, sasld is at the other end of standard input
+    #[arg(long, value_name = "PATH")]
+    listen: Option<PathBuf>,
+    /// Who may connect, besides root and this program's own user
+    #[arg(long, value_name = "USER", default_value = SASLD_USER)]
+    peer: String,
+    /// Become this user, with the group shadow besides his own groups
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Take the service's file from this folder instead of /etc/pam.d, for tests
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    pam_dir: Option<PathBuf>,
+    /// Be a child
+    #[arg(long, value_name = "LANE", hide = true)]
+    child: Option<LaneArgument>,
+}
+
+/// See [`Settings`].
+#[derive(Debug, Args)]
+struct SettingsArguments {
+    /// The PAM service, a file in /etc/pam.d
+    #[arg(long, value_name = "NAME", default_value_t = Settings::default().service, value_parser = service)]
+    service: String,
+    /// How many checks run at a time; 0 is two for each CPU, 16 at most. Half as many more serve those who logged in
+    /// lately
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=256))]
+    workers: u16,
+    /// Users with a smaller uid are unknown
+    #[arg(long, value_name = "UID", default_value_t = Settings::default().min_uid)]
+    min_uid: u32,
+    /// Users outside this group are unknown
+    #[arg(long, value_name = "GROUP", value_parser = group)]
+    group: Option<String>,
+    /// Users whose shell is not in /etc/shells are unknown
+    #[arg(long)]
+    login_shell: bool,
+    /// How many password prompts are answered in one login
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    prompts: u8,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LaneArgument {
+    Ordinary,
+    Express,
+}
+
+fn service(text: &str) -> Result<String, String> {
+    let good = Settings::is_service(text).then(|| text.to_owned());
+    good.ok_or_else(|| "expected 1 to 32 characters of a-z, 0-9, _ and -".to_owned())
+}
+
+fn group(text: &str) -> Result<String, String> {
+    let good = (1..=MAX_ITEM_BYTES).contains(&text.len()).then(|| text.to_owned());
+    good.ok_or_else(|| format!("expected 1 to {MAX_ITEM_BYTES} bytes"))
+}
+
+impl From<SettingsArguments> for Settings {
+    fn from(arguments: SettingsArguments) -> Self {
+        let SettingsArguments { service, workers, min_uid, group, login_shell, prompts } = arguments;
+        Self { service, workers, min_uid, group, login_shell, prompts }
+    }
+}
+
+fn main() -> ExitCode {
+    // Before anything else opens a descriptor or starts a thread.
+    let passed = listenfd::ListenFd::from_env().take_unix_listener(0);
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // There is nobody to tell when standard error is closed.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+        }
+    };
+    let Arguments { settings, listen, peer, user, pam_dir, child } = arguments;
+    let settings = Settings::from(settings);
+    let result = match child {
+        Some(LaneArgument::Ordinary) => worker::run(&settings, Lane::Ordinary, pam_dir),
+        Some(LaneArgument::Express) => worker::run(&settings, Lane::Express, pam_dir),
+        None => passed
+            .and_then(|passed| entrance(passed, listen.as_deref(), &peer))
+            .and_then(|entrance| supervise(&settings, entrance, user.as_deref(), pam_dir)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sasld-pam: {error}");
+            ExitCode::from(71)
+        }
+    }
+}
+
+fn entrance(passed: Option<UnixListener>, listen: Option<&Path>, peer: &str) -> io::Result<Entrance> {
+    let listener = match (passed, listen) {
+        (Some(passed), _) => passed,
+        (None, Some(path)) => bind(path, peer)?,
+        (None, None) => {
+            let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+            stream.peer_addr().map_err(|_| {
+                io::Error::other(
+                    "standard input is no connection; use --listen, or let systemd or sasld start it",
+                )
+            })?;
+            return Ok(Entrance::Connection(stream));
+        }
+    };
+    let mut peers = vec![Uid::from_raw(0), Uid::effective()];
+    peers.extend(User::from_name(peer)?.map(|user| user.uid));
+    Ok(Entrance::Listener(listener, peers))
+}
+
+/// A socket that only `peer` can connect to.
+fn bind(path: &Path, peer: &str) -> io::Result<UnixListener> {
+    if UnixStream::connect(path).is_ok() {
+        return Err(io::Error::other(format!("{}: another server listens there already", path.display())));
+    }
+    if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+        fs::remove_file(path)?;
+    }
+    let named = |error: io::Error| io::Error::other(format!("{}: {error}", path.display()));
+    let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+    let listener = UnixListener::bind(path).map_err(named);
+    nix::sys::stat::umask(before);
+    let listener = listener?;
+    match User::from_name(peer)? {
+        Some(user) if user.uid != Uid::effective() => {
+            chown(path, Some(user.uid), None).map_err(|errno| named(errno.into()))?;
+        }
+        _ => fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(named)?,
+    }
+    Ok(listener)
+}
+
+fn supervise(
+    settings: &Settings,
+    entrance: Entrance,
+    user: Option<&str>,
+    pam_dir: Option<PathBuf>,
+) -> io::Result<()> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    if let Some(name) = user {
+        become_user(name)?;
+    }
+    let mut arguments: Vec<_> = settings.to_arguments().into_iter().map(Into::into).collect();
+    if let Some(folder) = pam_dir {
+        arguments.push("--pam-dir".into());
+        arguments.push(folder.into());
+    }
+    // Made first, for it blocks signals, and threads started later shall not get them.
+    let supervisor = Supervisor::new(settings, entrance, child::Launcher { arguments })?;
+    let log = telemetry::start(tracing::Level::INFO)?;
+    let result = supervisor.run();
+    log.flush(Duration::from_secs(1));
+    result
+}
+
+/// Gives root away for good.
+fn become_user(name: &str) -> io::Result<()> {
+    let user = User::from_name(name)?.ok_or_else(|| io::Error::other(format!("there is no user {name}")))?;
+    let c_name = CString::new(name)?;
+    initgroups(&c_name, user.gid)?;
+    if let Some(shadow) = Group::from_name("shadow")? {
+        let mut groups = nix::unistd::getgroups()?;
+        if !groups.contains(&shadow.gid) {
+            groups.push(shadow.gid);
+            setgroups(&groups)?;
+        }
+    }
+    setgid(user.gid)?;
+    setuid(user.uid)?;
+    Ok(())
+}

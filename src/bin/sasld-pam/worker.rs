@@ -1,0 +1,225 @@
+//! A child: reads one request, runs the PAM stack, answers, and reads the next.
+//!
+//! This is where modules run. The process serves nobody else meanwhile, has no threads, an empty environment, no
+//! access to its neighbours, and can be killed at any time. Its channel is out of reach of standard input and output,
+//! which lead nowhere.
+//!
+//! After each request it looks at itself: a child whose user id, groups or memory are not what they were, or that
+//! holds too many descriptors, says that this was its last answer. Anything wrong with the channel ends it; the
+//! supervisor starts another one.
+
+use crate::conversation::Conversation;
+use crate::stack::{self, Stack};
+use crate::{ffi, guard};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{ResGid, ResUid, getgroups, getresgid, getresuid};
+use pam::{Context, Flag};
+use sasld::pam::Settings;
+use sasld::pam::code::Code;
+use sasld::pam::request::{
+    Answer, Checked, FrameBuffer, Lane, MAX_FRAME_BYTES, Outcome, Ready, Request, Stage, Trouble,
+};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use zeroize::{Zeroize, Zeroizing};
+
+/// With more memory than this in use, a child is replaced: modules leak.
+const MAX_RESIDENT_BYTES: u64 = 128 << 20;
+
+/// With this many more descriptors than it started with, a child is replaced.
+const MAX_LEAKED_DESCRIPTORS: usize = 32;
+
+/// How much nicer than others the children of the ordinary lane are, in steps of nice(2).
+const ORDINARY_NICE: i32 = 10;
+
+/// Answers requests until the channel, which is standard input, ends.
+pub fn run(settings: &Settings, lane: Lane, folder: Option<PathBuf>) -> io::Result<()> {
+    let mut channel = settle_in(lane)?;
+    let mut worker = Worker { settings, folder, baseline: Baseline::now() };
+    channel.write_all(&Ready { complaint: worker.complaint() }.encode())?;
+    let mut buffer = FrameBuffer::default();
+    let mut chunk = Zeroizing::new([0; MAX_FRAME_BYTES]);
+    loop {
+        let read = channel.read(&mut chunk[..])?;
+        if read == 0 {
+            return Ok(());
+        }
+        buffer.extend(&chunk[..read]);
+        chunk.zeroize();
+        while let Some(frame) = buffer.next_frame().map_err(io::Error::other)? {
+            let request = Request::decode(&frame).map_err(io::Error::other)?;
+            let answer = worker.answer(&request);
+            channel.write_all(&answer.encode())?;
+        }
+    }
+}
+
+/// Takes the channel from standard input, and makes the process what modules may run in.
+fn settle_in(lane: Lane) -> io::Result<UnixStream> {
+    let channel = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    // In process lists; a program run through /proc is called "exe".
+    nix::sys::prctl::set_name(c"sasld-pam")?;
+    // The supervisor has one thread, so this is about the process; a module that hangs would not notice its end.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // The supervisor's mask is inherited, and modules wait for their own children.
+    SigSet::empty().thread_set_mask()?;
+    umask(Mode::from_bits_truncate(0o077));
+    if lane == Lane::Ordinary {
+        // Strangers get what the others leave. Without it they merely compete.
+        let _ = rustix::process::setpriority_process(None, ORDINARY_NICE);
+    }
+    Ok(channel)
+}
+
+struct Worker<'a> {
+    settings: &'a Settings,
+    folder: Option<PathBuf>,
+    baseline: Baseline,
+}
+
+impl Worker<'_> {
+    fn answer(&mut self, request: &Request) -> Answer {
+        let mut outcome = self.check(request);
+        let now = Baseline::now();
+        let mut last = now.resident > MAX_RESIDENT_BYTES
+            || now.descriptors > self.baseline.descriptors + MAX_LEAKED_DESCRIPTORS;
+        if now.rights != self.baseline.rights {
+            let text = "a module changed the user or group of the process".to_owned();
+            outcome = Outcome::Undecided(Trouble::Rights, text);
+            last = true;
+        }
+        Answer { id: request.id, outcome, last }
+    }
+
+    fn check(&self, request: &Request) -> Outcome {
+        if let Err(outcome) = guard::admit(self.settings, &request.user) {
+            return outcome;
+        }
+        let Some(file) = self.file() else {
+            return Outcome::Undecided(Trouble::NoService, self.no_file());
+        };
+        let checked = self.ask(request);
+        if checked.code == Code::AUTH_ERR && Stack::read(&file).lacks_shadow() {
+            let text = "pam_unix.so may not read /etc/shadow, so its no means nothing".to_owned();
+            return Outcome::Undecided(Trouble::Rights, text);
+        }
+        if checked.code == Code::SUCCESS && checked.user != request.user.as_bytes() {
+            // Somebody else logs in, so the rails are there for him.
+            let other = String::from_utf8_lossy(&checked.user);
+            if let Err(outcome) = guard::admit(self.settings, &other) {
+                return outcome;
+            }
+        }
+        Outcome::Checked(checked)
+    }
+
+    /// Runs the stack: pam_start, pam_authenticate, pam_acct_mgmt, pam_end. No session, no credentials.
+    fn ask(&self, request: &Request) -> Checked {
+        const FLAGS: Flag = Flag::SILENT.union(Flag::DISALLOW_NULL_AUTHTOK);
+        let conversation = Conversation::new(&request.user, &request.password, self.settings.prompts);
+        let mut context = match Context::new(&self.settings.service, Some(&request.user), conversation) {
+            Ok(context) => context,
+            Err(error) => return not_started(request, error.code()),
+        };
+        let (stage, result) = match self.prepare(&mut context, request) {
+            Err(code) => (Stage::Start, Err(code)),
+            Ok(()) => match context.authenticate(FLAGS) {
+                Err(error) => (Stage::Authenticate, Err(error.code())),
+                Ok(()) => (Stage::Account, context.acct_mgmt(FLAGS).map_err(|error| error.code())),
+            },
+        };
+        let user = ffi::user(&context);
+        let conversation = context.conversation();
+        Checked {
+            stage,
+            code: result.map_or_else(to_code, |()| Code::SUCCESS),
+            asked: conversation.asked,
+            asked_more: conversation.asked_more,
+            user,
+            text: conversation.text.clone(),
+        }
+    }
+
+    fn prepare(
+        &self,
+        context: &mut Context<Conversation<'_>>,
+        request: &Request,
+    ) -> Result<(), pam::ErrorCode> {
+        let code = |error: pam::Error| error.code();
+        if let Some(folder) = &self.folder {
+            // libpam takes a service that begins with a slash for the path of its file.
+            let path = folder.join(&self.settings.service);
+            context.set_service(path.to_str()).map_err(code)?;
+        }
+        if !request.rhost.is_empty() {
+            context.set_rhost(Some(&request.rhost)).map_err(code)?;
+        }
+        context.set_tty(Some(&request.tty)).map_err(code)?;
+        context.set_ruser(Some(&request.user)).map_err(code)?;
+        ffi::refuse_delays(context)
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        stack::file_of(&self.settings.service, self.folder.as_deref())
+    }
+
+    fn no_file(&self) -> String {
+        let folder = self.folder.as_deref().unwrap_or(Path::new("/etc/pam.d"));
+        format!("{} does not exist", folder.join(&self.settings.service).display())
+    }
+
+    fn complaint(&self) -> String {
+        match self.file() {
+            None => self.no_file(),
+            Some(file) => Stack::read(&file).complaint(nix::unistd::geteuid().is_root()),
+        }
+    }
+}
+
+fn not_started(request: &Request, code: pam::ErrorCode) -> Checked {
+    Checked {
+        stage: Stage::Start,
+        code: to_code(code),
+        asked: false,
+        asked_more: false,
+        user: request.user.clone().into_bytes(),
+        text: String::new(),
+    }
+}
+
+fn to_code(code: pam::ErrorCode) -> Code {
+    u8::try_from(code.repr()).map_or(Code::ABORT, Code)
+}
+
+/// What a child compares itself with.
+struct Baseline {
+    rights: Option<(ResUid, ResGid, Vec<nix::unistd::Gid>)>,
+    descriptors: usize,
+    resident: u64,
+}
+
+impl Baseline {
+    fn now() -> Self {
+        let rights = || Some((getresuid().ok()?, getresgid().ok()?, getgroups().ok()?));
+        Self { rights: rights(), descriptors: descriptors(), resident: resident_bytes().unwrap_or(0) }
+    }
+}
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+fn resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = resident.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes << 10)
+}

@@ -1,0 +1,272 @@
+//! System passwords as a passdb: a client of the program `sasld-pam` (see [`crate::pam`]).
+//!
+//! Questions wait here, in turn by the network they come from ([`FairQueue`]), and go out over one connection as fast
+//! as `sasld-pam` has workers. Users who logged in from the same network lately have workers of their own, and a network
+//! from which wrong passwords came lately waits behind those from which none came ([`Standings`]).
+//!
+//! Found and right is yes, found and wrong is no; [`verdict`] says what is what. A password not checked within the
+//! deadline, by a worker that died, or because `sasld-pam` is gone, has no verdict ([`Outage`]). The connection is made
+//! again by itself; what is wrong with it is logged when it begins and when it ends.
+
+mod connection;
+mod standing;
+mod verdict;
+
+use super::Finding;
+use super::fair_queue::{FairQueue, Prefix};
+use crate::credential::Password;
+use crate::pam::request::{Lane, MAX_ITEM_BYTES, Outcome, Trouble};
+use crate::pam::{self, MAX_PASSWORD_BYTES};
+use crate::sasl::{Name, NameRules, Outage, Question};
+use crate::session::{Moment, Origin};
+use core::time::Duration;
+use standing::{Standing, Standings};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
+
+/// Questions that may wait in each of the queues.
+const QUEUE_CAPACITY: usize = 1_024;
+
+/// How many strangers are served, at most, between two guessers.
+const SERVED_BEFORE_GUESSERS: u8 = 3;
+
+/// `PAM_TTY` for a mail server that names no service.
+const DEFAULT_TTY: &str = "sasld";
+
+/// What the configuration says about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where `sasld-pam` listens; absolute, at most 107 bytes.
+    pub socket: PathBuf,
+    /// A module may change the user's name, and the new one is who has logged in.
+    pub allow_user_change: bool,
+    /// What `sasld-pam` is started with, by sasld or by its unit.
+    pub worker: pam::Settings,
+}
+
+/// How `sasld-pam` is reached.
+pub enum Entrance {
+    /// At [`Settings::socket`].
+    Socket,
+    /// We started it, and this is the only connection there will ever be.
+    Started(UnixStream),
+}
+
+/// See the module's head.
+pub struct Pam {
+    settings: Settings,
+    names: NameRules,
+    shared: Arc<Shared>,
+    connection: AbortHandle,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Milliseconds that a question may wait for its answer.
+    patience: AtomicU64,
+    /// There is something to send.
+    wake: Notify,
+}
+
+struct State {
+    known: FairQueue<Job>,
+    strangers: FairQueue<Job>,
+    guessers: FairQueue<Job>,
+    /// Since somebody from the guessers' queue was served.
+    served_before_guessers: u8,
+    standings: Standings,
+    /// There is no connection, and will be none for a while.
+    down: bool,
+}
+
+/// A question on its way.
+struct Job {
+    user: Name,
+    password: Arc<Password>,
+    rhost: String,
+    tty: String,
+    /// Nobody waits for the answer any longer.
+    deadline: Instant,
+    reply: oneshot::Sender<Outcome>,
+}
+
+impl Pam {
+    /// Begins to connect; questions without an answer after `deadline` have no verdict. Needs a runtime's context, and
+    /// the connection lives there.
+    #[must_use]
+    pub fn open(settings: Settings, names: NameRules, deadline: Duration, entrance: Entrance) -> Self {
+        let state = State {
+            known: FairQueue::new(QUEUE_CAPACITY),
+            strangers: FairQueue::new(QUEUE_CAPACITY),
+            guessers: FairQueue::new(QUEUE_CAPACITY),
+            served_before_guessers: 0,
+            standings: Standings::default(),
+            down: false,
+        };
+        let patience = AtomicU64::new(millis(deadline));
+        let shared = Arc::new(Shared { state: Mutex::new(state), patience, wake: Notify::new() });
+        let task = connection::run(Arc::clone(&shared), settings.clone(), entrance);
+        let connection = tokio::spawn(task).abort_handle();
+        Self { settings, names, shared, connection }
+    }
+
+    /// Whether this is the passdb for these settings and rules.
+    #[must_use]
+    pub fn is(&self, settings: &Settings, names: &NameRules) -> bool {
+        self.settings == *settings && self.names == *names
+    }
+
+    /// Changes the time after which a question has no verdict.
+    pub fn set_deadline(&self, deadline: Duration) {
+        self.shared.patience.store(millis(deadline), Ordering::Relaxed);
+    }
+
+    pub(super) async fn find(&self, question: &Question, origin: &Origin, now: Moment) -> Finding {
+        let Question::VerifyPassword(name, password) = question else {
+            // PAM never tells a password, so it cannot say what a response should be.
+            return Finding::NotFound;
+        };
+        if password.len() > MAX_PASSWORD_BYTES || !password.is_possible() {
+            // Nobody's here. Another passdb may have room for it.
+            return Finding::NotFound;
+        }
+        let prefix = Prefix::from(origin.remote);
+        let outcome = match self.ask(name, password, origin, prefix, now).await {
+            Ok(outcome) => outcome,
+            Err(outage) => return Finding::Out(outage),
+        };
+        let finding = verdict::finding(outcome, name, &self.settings, &self.names);
+        match &finding {
+            finding if verdict::is_yes(finding) => self.shared.lock().standings.logged_in(name, prefix, now),
+            Finding::Found(_) => self.shared.lock().standings.refused(prefix, now),
+            // Cost no hash, and may be right for the next passdb; or says nothing.
+            Finding::NotFound | Finding::Out(_) => {}
+        }
+        finding
+    }
+
+    /// Waits for its turn and for the answer.
+    async fn ask(
+        &self,
+        name: &Name,
+        password: &Arc<Password>,
+        origin: &Origin,
+        prefix: Prefix,
+        now: Moment,
+    ) -> Result<Outcome, Outage> {
+        let patience = Duration::from_millis(self.shared.patience.load(Ordering::Relaxed));
+        let deadline = Instant::now() + patience;
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut state = self.shared.lock();
+            if state.down {
+                return Err(Outage::Passdb);
+            }
+            let standing = state.standings.of(name, prefix, now);
+            let job = Job {
+                user: name.clone(),
+                password: Arc::clone(password),
+                rhost: origin.remote.map(|address| address.to_canonical().to_string()).unwrap_or_default(),
+                tty: tty(&origin.service),
+                deadline,
+                reply,
+            };
+            if let Some(gives_way) = state.queue(standing).push(prefix, job) {
+                // Whoever waits for it hears that the queue is full.
+                gives_way.give_up(Trouble::Busy);
+            }
+        }
+        self.shared.wake.notify_one();
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(_)) => Err(Outage::Passdb),
+            Err(_) => Err(Outage::Deadline),
+        }
+    }
+}
+
+impl Drop for Pam {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn queue(&mut self, standing: Standing) -> &mut FairQueue<Job> {
+        match standing {
+            Standing::Known => &mut self.known,
+            Standing::Stranger => &mut self.strangers,
+            Standing::Guesser => &mut self.guessers,
+        }
+    }
+
+    /// The next job for a worker of this lane, for which somebody still waits. An ordinary worker without work serves
+    /// known users, never the other way round.
+    fn next(&mut self, lane: Lane) -> Option<Job> {
+        loop {
+            let job = match lane {
+                Lane::Express => self.known.pop(),
+                Lane::Ordinary => self.next_stranger().or_else(|| self.known.pop()),
+            }?;
+            if !job.reply.is_closed() {
+                return Some(job);
+            }
+        }
+    }
+
+    /// Guessers come last, but they do come: somebody behind the same address may be honest.
+    fn next_stranger(&mut self) -> Option<Job> {
+        if self.served_before_guessers < SERVED_BEFORE_GUESSERS
+            && let Some(job) = self.strangers.pop()
+        {
+            self.served_before_guessers += 1;
+            return Some(job);
+        }
+        self.served_before_guessers = 0;
+        self.guessers.pop().or_else(|| self.strangers.pop())
+    }
+
+    /// Tells everybody who waits that there is no verdict.
+    fn clear(&mut self) {
+        for queue in [&mut self.known, &mut self.strangers, &mut self.guessers] {
+            while queue.pop().is_some() {}
+        }
+    }
+}
+
+impl Job {
+    fn give_up(self, trouble: Trouble) {
+        // He may have given up himself.
+        let _ = self.reply.send(Outcome::Undecided(trouble, String::new()));
+    }
+}
+
+/// The mail server's service as a terminal's name, which modules compare and log.
+fn tty(service: &[u8]) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    match std::str::from_utf8(service) {
+        Ok(name) if (1..=MAX_ITEM_BYTES).contains(&name.len()) && service.iter().all(plain) => {
+            name.to_owned()
+        }
+        Ok(_) | Err(_) => DEFAULT_TTY.to_owned(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

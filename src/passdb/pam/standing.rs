@@ -1,0 +1,181 @@
+//! Who goes first: what is remembered of users and networks.
+//!
+//! Whoever logged in from a network lately is served before strangers, and a network from which no wrong password has
+//! come lately before one that guesses. So somebody who logs in from a new place waits for nobody but others like him.
+//!
+//! Nothing but keyed hashes of names and networks is kept, and of passwords nothing at all; it lives in memory and is
+//! gone at the end of the process.
+
+use crate::passdb::fair_queue::Prefix;
+use crate::sasl::Name;
+use crate::session::Moment;
+use core::time::Duration;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hash, RandomState};
+
+/// Logins are remembered for one to two weeks, and networks that guess for ten to twenty minutes.
+const LOGIN_AGE: Duration = Duration::from_secs(7 * 24 * 3_600);
+const REFUSAL_AGE: Duration = Duration::from_secs(600);
+
+/// Things in one generation; two generations take some 2 MiB.
+const GENERATION: usize = 50_000;
+
+/// How somebody is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// He logged in from there lately.
+    Known,
+    /// Nothing is known of him, and nothing bad of his network.
+    Stranger,
+    /// A wrong password came from his network lately.
+    Guesser,
+}
+
+/// See the module's head.
+pub struct Standings {
+    hasher: RandomState,
+    logins: Recent,
+    refusals: Recent,
+}
+
+impl Default for Standings {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            logins: Recent::new(LOGIN_AGE),
+            refusals: Recent::new(REFUSAL_AGE),
+        }
+    }
+}
+
+impl Standings {
+    /// How to serve this user from this network.
+    pub fn of(&mut self, name: &Name, prefix: Prefix, now: Moment) -> Standing {
+        if self.logins.contains(self.hash((name, prefix)), now) {
+            Standing::Known
+        } else if self.refusals.contains(self.hash(prefix), now) {
+            Standing::Guesser
+        } else {
+            Standing::Stranger
+        }
+    }
+
+    /// He has logged in.
+    pub fn logged_in(&mut self, name: &Name, prefix: Prefix, now: Moment) {
+        // Without an address everybody could have been it.
+        if prefix != Prefix::Unknown {
+            let login = self.hash((name, prefix));
+            self.logins.insert(login, now);
+        }
+    }
+
+    /// A login from there was refused.
+    pub fn refused(&mut self, prefix: Prefix, now: Moment) {
+        let network = self.hash(prefix);
+        self.refusals.insert(network, now);
+    }
+
+    fn hash(&self, value: impl Hash) -> u64 {
+        self.hasher.hash_one(value)
+    }
+}
+
+/// A set that forgets. Two generations of bounded size: when the young one is full or old, it becomes the old one, and
+/// what the old one held is forgotten. What comes back is never forgotten.
+struct Recent {
+    young: HashSet<u64>,
+    old: HashSet<u64>,
+    since: Moment,
+    age: Duration,
+}
+
+impl Recent {
+    fn new(age: Duration) -> Self {
+        Self { young: HashSet::new(), old: HashSet::new(), since: Moment(Duration::ZERO), age }
+    }
+
+    fn insert(&mut self, hash: u64, now: Moment) {
+        self.forget(now);
+        self.young.insert(hash);
+    }
+
+    fn contains(&mut self, hash: u64, now: Moment) -> bool {
+        self.forget(now);
+        self.young.contains(&hash) || self.old.contains(&hash)
+    }
+
+    fn forget(&mut self, now: Moment) {
+        if now >= self.since + self.age + self.age {
+            self.young.clear();
+        }
+        if now >= self.since + self.age || self.young.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+            self.since = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sasl::NameRules;
+
+    fn name(text: &str) -> Name {
+        NameRules::default().canonical(text.as_bytes()).unwrap()
+    }
+
+    const HOME: Prefix = Prefix::V4([192, 0, 2, 1]);
+    const CAFE: Prefix = Prefix::V4([198, 51, 100, 1]);
+
+    fn at(seconds: u64) -> Moment {
+        Moment(Duration::from_secs(seconds))
+    }
+
+    const DAY: u64 = 24 * 3_600;
+
+    #[test]
+    fn a_login_counts_for_this_name_from_this_network() {
+        let mut standings = Standings::default();
+        standings.logged_in(&name("alice"), HOME, at(0));
+        assert_eq!(standings.of(&name("alice"), HOME, at(1)), Standing::Known);
+        assert_eq!(standings.of(&name("alice"), CAFE, at(1)), Standing::Stranger);
+        assert_eq!(standings.of(&name("bob"), HOME, at(1)), Standing::Stranger);
+        standings.logged_in(&name("alice"), Prefix::Unknown, at(0));
+        assert_eq!(standings.of(&name("alice"), Prefix::Unknown, at(1)), Standing::Stranger);
+    }
+
+    #[test]
+    fn a_refusal_counts_for_the_network_but_not_for_those_who_are_known_there() {
+        let mut standings = Standings::default();
+        standings.logged_in(&name("alice"), HOME, at(0));
+        standings.refused(HOME, at(0));
+        assert_eq!(standings.of(&name("alice"), HOME, at(1)), Standing::Known);
+        assert_eq!(standings.of(&name("bob"), HOME, at(1)), Standing::Guesser);
+        assert_eq!(standings.of(&name("bob"), HOME, at(1_300)), Standing::Stranger);
+    }
+
+    #[test]
+    fn a_login_is_forgotten_after_one_to_two_weeks() {
+        let mut standings = Standings::default();
+        standings.logged_in(&name("alice"), HOME, at(DAY));
+        assert_eq!(standings.of(&name("alice"), HOME, at(8 * DAY)), Standing::Known);
+        standings.logged_in(&name("bob"), HOME, at(9 * DAY));
+        assert_eq!(standings.of(&name("alice"), HOME, at(15 * DAY)), Standing::Stranger);
+        assert_eq!(standings.of(&name("bob"), HOME, at(15 * DAY)), Standing::Known);
+        assert_eq!(standings.of(&name("bob"), HOME, at(40 * DAY)), Standing::Stranger);
+    }
+
+    #[test]
+    fn it_is_bounded_and_keeps_what_comes_back() {
+        let mut recent = Recent::new(LOGIN_AGE);
+        for hash in 1..3 * GENERATION as u64 {
+            recent.insert(hash, at(0));
+            if hash % 10_000 == 0 {
+                recent.insert(0, at(0));
+            }
+        }
+        assert!(recent.young.len() + recent.old.len() <= 2 * GENERATION);
+        assert!(recent.contains(0, at(0)));
+        assert!(!recent.contains(1, at(0)));
+    }
+}

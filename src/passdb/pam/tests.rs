@@ -1,0 +1,296 @@
+use super::*;
+use crate::credential::Password;
+use crate::pam::code::Code;
+use crate::pam::request::{Answer, Checked, FrameBuffer, Hello, Request, Stage};
+use crate::sasl::{Answer as Said, Refusal};
+use crate::wire::Secured;
+use std::collections::VecDeque;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+
+const NOW: Moment = Moment(Duration::ZERO);
+
+/// `sasld-pam` as a script: the test takes requests and sends answers.
+struct Fake {
+    stream: UnixStream,
+    buffer: FrameBuffer,
+    requests: VecDeque<Request>,
+}
+
+impl Fake {
+    async fn accept(listener: &UnixListener, ordinary: u16, express: u16, settings: &str) -> Self {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut fake = Self { stream, buffer: FrameBuffer::default(), requests: VecDeque::new() };
+        let hello = Hello { ordinary, express, settings: settings.to_owned() };
+        fake.stream.write_all(&hello.encode()).await.unwrap();
+        fake
+    }
+
+    /// The next request; `None` when sasld has gone.
+    async fn request(&mut self) -> Option<Request> {
+        loop {
+            if let Some(request) = self.requests.pop_front() {
+                return Some(request);
+            }
+            let mut chunk = [0; 4_096];
+            let read = self.stream.read(&mut chunk).await.unwrap();
+            if read == 0 {
+                return None;
+            }
+            self.buffer.extend(&chunk[..read]);
+            while let Some(frame) = self.buffer.next_frame().unwrap() {
+                self.requests.push_back(Request::decode(&frame).unwrap());
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: &Request, code: Code) {
+        let checked = Checked {
+            stage: if code == Code::SUCCESS { Stage::Account } else { Stage::Authenticate },
+            code,
+            asked: true,
+            asked_more: false,
+            user: request.user.clone().into_bytes(),
+            text: String::new(),
+        };
+        let answer = Answer { id: request.id, outcome: Outcome::Checked(checked), last: false };
+        self.stream.write_all(&answer.encode()).await.unwrap();
+    }
+
+    /// How many requests come before there is a pause.
+    async fn waiting(&mut self) -> usize {
+        let mut requests = Vec::new();
+        while let Ok(Some(request)) = tokio::time::timeout(Duration::from_millis(50), self.request()).await {
+            requests.push(request);
+        }
+        let count = requests.len();
+        self.requests.extend(requests);
+        count
+    }
+}
+
+struct Place {
+    _folder: tempfile::TempDir,
+    socket: PathBuf,
+    listener: UnixListener,
+}
+
+fn place() -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    Place { _folder: folder, socket, listener }
+}
+
+fn settings(place: &Place) -> Settings {
+    Settings { socket: place.socket.clone(), allow_user_change: false, worker: pam::Settings::default() }
+}
+
+fn open(place: &Place) -> Arc<Pam> {
+    let pam = Pam::open(settings(place), NameRules::default(), Duration::from_secs(8), Entrance::Socket);
+    Arc::new(pam)
+}
+
+async fn both(workers: u16, express: u16) -> (Arc<Pam>, Fake, Place) {
+    let place = place();
+    let pam = open(&place);
+    let ours = pam::Settings::default().to_string();
+    let fake = Fake::accept(&place.listener, workers, express, &ours).await;
+    (pam, fake, place)
+}
+
+fn ask_from(pam: &Arc<Pam>, user: &str, password: &[u8], address: &str) -> JoinHandle<Finding> {
+    let pam = Arc::clone(pam);
+    let name = NameRules::default().canonical(user.as_bytes()).unwrap();
+    let question = Question::VerifyPassword(name, Arc::new(Password::new(password)));
+    let origin = Origin {
+        service: Arc::from(&b"submission"[..]),
+        remote: address.parse().ok(),
+        secured: Secured::Yes,
+    };
+    tokio::spawn(async move { pam.find(&question, &origin, NOW).await })
+}
+
+fn ask(pam: &Arc<Pam>, user: &str) -> JoinHandle<Finding> {
+    ask_from(pam, user, b"s3cret", "192.0.2.7")
+}
+
+#[tokio::test]
+async fn a_question_becomes_a_request_and_an_answer_a_finding() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let asked = ask(&pam, "Alice");
+    let request = fake.request().await.unwrap();
+    assert_eq!((request.user.as_str(), request.password.as_bytes()), ("alice", &b"s3cret"[..]));
+    assert_eq!((request.rhost.as_str(), request.tty.as_str()), ("192.0.2.7", "submission"));
+    assert!(request.patience > Duration::from_secs(7) && request.patience <= Duration::from_secs(8));
+    fake.answer(&request, Code::SUCCESS).await;
+    assert!(matches!(asked.await.unwrap(), Finding::Found(Said::Verdict(Ok(_)))));
+
+    let asked = ask(&pam, "bob");
+    let request = fake.request().await.unwrap();
+    fake.answer(&request, Code::AUTH_ERR).await;
+    let finding = asked.await.unwrap();
+    assert!(matches!(finding, Finding::Found(Said::Verdict(Err(Refusal::WrongPassword)))), "{finding:?}");
+}
+
+#[tokio::test]
+async fn what_pam_can_never_answer_is_not_found_and_not_asked() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    for password in [&[b'x'; 512][..], b"a\0b", b""] {
+        let finding = ask_from(&pam, "alice", password, "192.0.2.7").await.unwrap();
+        assert!(matches!(finding, Finding::NotFound), "{finding:?}");
+    }
+    let name = NameRules::default().canonical(b"alice").unwrap();
+    let origin = Origin { service: Arc::from(&b""[..]), remote: None, secured: Secured::Yes };
+    let finding = pam.find(&Question::LookupCramMd5(name), &origin, NOW).await;
+    assert!(matches!(finding, Finding::NotFound), "{finding:?}");
+    assert_eq!(fake.waiting().await, 0);
+}
+
+#[tokio::test]
+async fn no_more_is_on_the_way_than_there_are_workers() {
+    let (pam, mut fake, place) = both(2, 1).await;
+    let asked: Vec<_> = (0..5).map(|user| ask(&pam, &format!("user{user}"))).collect();
+    assert_eq!(fake.waiting().await, 2);
+    let request = fake.request().await.unwrap();
+    fake.answer(&request, Code::AUTH_ERR).await;
+    assert_eq!(fake.waiting().await, 2);
+    drop((fake, place));
+    let mut out = 0;
+    for asked in asked {
+        out += usize::from(matches!(asked.await.unwrap(), Finding::Out(_)));
+    }
+    assert_eq!(out, 4);
+}
+
+#[tokio::test]
+async fn who_logged_in_from_there_lately_goes_first() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let asked = ask(&pam, "alice");
+    let request = fake.request().await.unwrap();
+    assert_eq!(request.lane, Lane::Ordinary);
+    fake.answer(&request, Code::SUCCESS).await;
+    assert!(verdict::is_yes(&asked.await.unwrap()));
+
+    let mut guesses: Vec<_> =
+        (0..20).map(|guess| ask_from(&pam, "alice", b"guess", &format!("198.51.100.{guess}"))).collect();
+    assert_eq!(fake.waiting().await, 1, "one worker for strangers");
+    guesses.push(ask(&pam, "alice"));
+    assert_eq!(fake.waiting().await, 2, "and one for alice");
+    let _stranger = fake.request().await.unwrap();
+    let request = fake.request().await.unwrap();
+    assert_eq!((request.lane, request.rhost.as_str()), (Lane::Express, "192.0.2.7"));
+}
+
+#[tokio::test]
+async fn networks_that_guess_wait_behind_those_that_do_not_but_not_for_ever() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let guess =
+        |pam| (0..10).map(|from| ask_from(pam, "alice", b"guess", &format!("198.51.100.{from}"))).collect();
+    let first: Vec<_> = guess(&pam);
+    for _ in &first {
+        let request = fake.request().await.unwrap();
+        fake.answer(&request, Code::AUTH_ERR).await;
+    }
+    for first in first {
+        first.await.unwrap();
+    }
+    let _again: Vec<_> = guess(&pam);
+    assert_eq!(fake.waiting().await, 1);
+    let _strangers: Vec<_> =
+        (0..10).map(|from| ask_from(&pam, "bob", b"s3cret", &format!("203.0.113.{from}"))).collect();
+    assert_eq!(fake.waiting().await, 1);
+    let mut served = Vec::new();
+    for _ in 0..9 {
+        let request = fake.request().await.unwrap();
+        fake.answer(&request, Code::AUTH_ERR).await;
+        served.push(if request.user == "bob" { 'b' } else { 'a' });
+    }
+    assert_eq!(served.iter().collect::<String>(), "abbbabbba");
+}
+
+#[tokio::test]
+async fn a_guesser_waits_behind_himself() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let mut asked: Vec<_> = (0..50).map(|guess| ask(&pam, &format!("user{guess}"))).collect();
+    assert_eq!(fake.waiting().await, 1);
+    asked.push(ask_from(&pam, "newcomer", b"s3cret", "198.51.100.1"));
+    assert_eq!(fake.waiting().await, 1);
+    let mut served = Vec::new();
+    for _ in 0..3 {
+        let request = fake.request().await.unwrap();
+        fake.answer(&request, Code::AUTH_ERR).await;
+        served.push(request.user);
+    }
+    assert!(served.contains(&"newcomer".to_owned()), "{served:?}");
+}
+
+#[tokio::test]
+async fn a_full_queue_is_no_verdict_for_the_greediest() {
+    let (pam, mut fake, place) = both(1, 1).await;
+    let asked: Vec<_> = (0..QUEUE_CAPACITY + 2).map(|_| ask(&pam, "alice")).collect();
+    assert_eq!(fake.waiting().await, 1);
+    drop((fake, place));
+    let mut full = 0;
+    for asked in asked {
+        full += usize::from(matches!(asked.await.unwrap(), Finding::Out(Outage::QueueFull)));
+    }
+    assert!((1..=2).contains(&full), "{full} found the queue full");
+}
+
+#[tokio::test]
+async fn a_lost_connection_costs_what_was_on_the_way_and_is_made_again() {
+    let (pam, mut fake, place) = both(1, 1).await;
+    let (lost, waits) = (ask(&pam, "alice"), ask(&pam, "bob"));
+    assert_eq!(fake.waiting().await, 1);
+    drop(fake);
+    assert!(matches!(lost.await.unwrap(), Finding::Out(Outage::Passdb)));
+    let mut fake = Fake::accept(&place.listener, 1, 1, &pam::Settings::default().to_string()).await;
+    let request = fake.request().await.unwrap();
+    assert_eq!(request.user, "bob");
+    fake.answer(&request, Code::SUCCESS).await;
+    assert!(verdict::is_yes(&waits.await.unwrap()));
+}
+
+#[tokio::test]
+async fn without_sasld_pam_nobody_waits() {
+    let place = place();
+    let settings = Settings { socket: place.socket.with_file_name("nowhere"), ..settings(&place) };
+    let pam = Arc::new(Pam::open(settings, NameRules::default(), Duration::from_secs(600), Entrance::Socket));
+    for _ in 0..2 {
+        assert!(matches!(ask(&pam, "alice").await.unwrap(), Finding::Out(Outage::Passdb)));
+    }
+}
+
+#[tokio::test]
+async fn another_service_is_not_asked() {
+    let place = place();
+    let pam = open(&place);
+    let asked = ask(&pam, "alice");
+    let mut fake =
+        Fake::accept(&place.listener, 1, 1, "--service=login --workers=0 --min-uid=1000 --prompts=1").await;
+    assert!(fake.request().await.is_none());
+    assert!(matches!(asked.await.unwrap(), Finding::Out(Outage::Passdb)));
+}
+
+#[tokio::test]
+async fn an_answer_to_nothing_ends_the_connection() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let asked = ask(&pam, "alice");
+    let request = fake.request().await.unwrap();
+    fake.answer(&Request { id: request.id + 1, ..request }, Code::SUCCESS).await;
+    assert!(matches!(asked.await.unwrap(), Finding::Out(Outage::Passdb)));
+}
+
+#[tokio::test]
+async fn the_deadline_is_no_verdict() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    pam.set_deadline(Duration::from_millis(100));
+    let asked = [ask(&pam, "alice"), ask(&pam, "bob")];
+    let request = fake.request().await.unwrap();
+    assert!(request.patience <= Duration::from_millis(100));
+    for asked in asked {
+        assert!(matches!(asked.await.unwrap(), Finding::Out(Outage::Deadline)));
+    }
+}

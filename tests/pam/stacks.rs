@@ -1,0 +1,170 @@
+//! What real stacks make of real users.
+
+use crate::harness::{LocalUser, PamServer, can_make_users, module_stack};
+use sasld::pam::code::Code;
+use sasld::pam::request::{Checked, Exclusion, Outcome, Stage, Trouble};
+use std::time::{Duration, Instant};
+
+const PAM_UNIX: &str = "auth required pam_unix.so nullok\naccount required pam_unix.so\n";
+const DEBIAN: &str = "@include common-auth\n@include common-account\n";
+
+const PASSWORD: &str = "S3kr\u{fc}t pa:ss";
+const YES: (Stage, Code) = (Stage::Account, Code::SUCCESS);
+const WRONG: (Stage, Code) = (Stage::Authenticate, Code::AUTH_ERR);
+
+#[test]
+fn a_right_password_is_right_and_a_wrong_one_wrong() {
+    if !can_make_users() {
+        return;
+    }
+    let user = LocalUser::new(PASSWORD);
+    for stack in [PAM_UNIX, DEBIAN] {
+        let mut pam = PamServer::start(stack, &[]);
+        let expected = Outcome::Checked(Checked {
+            stage: Stage::Account,
+            code: Code::SUCCESS,
+            asked: true,
+            asked_more: false,
+            user: user.name.clone().into_bytes(),
+            text: String::new(),
+        });
+        assert_eq!(pam.ask(&user.name, PASSWORD), expected);
+        for wrong in ["S3kr\u{fc}t pa:s", "S3kr\u{fc}t pa:sss", "s3kr\u{fc}t pa:ss", " "] {
+            assert_eq!(pam.result(&user.name, wrong), WRONG);
+        }
+        assert_eq!(pam.ask(&user.name, PASSWORD), expected);
+    }
+}
+
+#[test]
+fn a_wrong_password_keeps_no_worker() {
+    if !can_make_users() {
+        return;
+    }
+    let user = LocalUser::new(PASSWORD);
+    let mut pam = PamServer::start(PAM_UNIX, &["--workers", "1"]);
+    let start = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(pam.result(&user.name, "wrong"), WRONG);
+    }
+    // pam_unix asks for 2 s each, of which libpam takes at least half.
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
+#[test]
+fn accounts_that_may_not_log_in_do_not() {
+    if !can_make_users() {
+        return;
+    }
+    let user = LocalUser::new(PASSWORD);
+    let mut pam = PamServer::start(PAM_UNIX, &[]);
+    let mut debian = PamServer::start(DEBIAN, &[]);
+
+    user.change("usermod", &["--lock"]);
+    assert_eq!(pam.result(&user.name, PASSWORD), WRONG);
+    user.change("usermod", &["--unlock"]);
+    assert_eq!(pam.result(&user.name, PASSWORD), YES);
+
+    user.change("chage", &["--expiredate", "1970-02-01"]);
+    assert_eq!(pam.result(&user.name, PASSWORD), (Stage::Account, Code::ACCT_EXPIRED));
+    // common-account flattens it.
+    assert_ne!(debian.result(&user.name, PASSWORD), YES);
+    assert_eq!(pam.result(&user.name, "wrong"), WRONG);
+    user.change("chage", &["--expiredate", "-1"]);
+
+    user.change("chage", &["--lastday", "2020-01-01", "--maxdays", "10"]);
+    assert_eq!(pam.result(&user.name, PASSWORD), (Stage::Account, Code::NEW_AUTHTOK_REQD));
+    assert_eq!(debian.result(&user.name, PASSWORD), (Stage::Account, Code::NEW_AUTHTOK_REQD));
+    user.change("chage", &["--lastday", "0"]);
+    assert_eq!(pam.result(&user.name, PASSWORD), (Stage::Account, Code::NEW_AUTHTOK_REQD));
+    user.change("chage", &["--lastday", "2020-01-01", "--inactive", "1"]);
+    assert_eq!(pam.result(&user.name, PASSWORD), (Stage::Account, Code::AUTHTOK_EXPIRED));
+}
+
+#[test]
+fn an_account_without_a_password_has_no_right_password() {
+    if !can_make_users() {
+        return;
+    }
+    let user = LocalUser::new(PASSWORD);
+    user.change("passwd", &["--delete", "--quiet"]);
+    for stack in [PAM_UNIX, DEBIAN] {
+        let mut pam = PamServer::start(stack, &[]);
+        for password in ["x", PASSWORD] {
+            assert_eq!(pam.result(&user.name, password).1, Code::AUTH_ERR, "{stack}");
+        }
+    }
+}
+
+#[test]
+fn a_password_may_have_511_bytes() {
+    if !can_make_users() {
+        return;
+    }
+    let longest = "x".repeat(511);
+    let user = LocalUser::new(&longest[..510]);
+    let mut pam = PamServer::start(PAM_UNIX, &[]);
+    assert_eq!(pam.result(&user.name, &longest[..510]), YES);
+    assert_eq!(pam.result(&user.name, &longest), WRONG, "the last byte counts");
+}
+
+#[test]
+fn guard_rails_keep_users_from_pam() {
+    if !can_make_users() {
+        return;
+    }
+    let user = LocalUser::new(PASSWORD);
+    let excluded = |arguments: &[&str], user: &str| PamServer::start(PAM_UNIX, arguments).ask(user, PASSWORD);
+    assert_eq!(excluded(&[], "root"), Outcome::Excluded(Exclusion::Uid));
+    assert_eq!(excluded(&[], "sasldt-stranger"), Outcome::Excluded(Exclusion::UnknownUser));
+    assert_eq!(excluded(&["--min-uid=4000000"], &user.name), Outcome::Excluded(Exclusion::Uid));
+    assert_eq!(excluded(&["--group=shadow"], &user.name), Outcome::Excluded(Exclusion::Group));
+    assert_eq!(excluded(&["--login-shell"], &user.name), Outcome::Excluded(Exclusion::Shell));
+    user.change("usermod", &["--append", "--groups", "mail", "--shell", "/bin/sh"]);
+    let admitted = excluded(&["--group=mail", "--login-shell"], &user.name);
+    assert!(matches!(admitted, Outcome::Checked(Checked { code: Code::SUCCESS, .. })), "{admitted:?}");
+}
+
+#[test]
+fn modules_learn_where_the_user_comes_from() {
+    let script = "#!/bin/sh\necho \"$PAM_USER $PAM_RHOST $PAM_TTY $PAM_RUSER $PAM_SERVICE\" >\"$0.out\"\n";
+    let folder = crate::harness::Folder::new();
+    let path = folder.write("script", script);
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a script");
+    let stack = format!("auth optional pam_exec.so {}\n{}", path.display(), module_stack());
+    let mut pam = PamServer::start(&stack, &["--min-uid=0"]);
+    assert_eq!(pam.result("alice", "right"), YES);
+    let said = std::fs::read_to_string(folder.path().join("script.out")).expect("output");
+    let service = pam.folder().path().join("sasld");
+    assert_eq!(said, format!("alice 192.0.2.7 submission alice {}\n", service.display()));
+}
+
+#[test]
+fn nobody_is_asked_by_pam_permit_and_nobody_gets_past_pam_deny() {
+    let mut permit =
+        PamServer::start("auth required pam_permit.so\naccount required pam_permit.so\n", &["--min-uid=0"]);
+    let outcome = permit.ask("alice", "anything");
+    let Outcome::Checked(checked) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((checked.code, checked.asked), (Code::SUCCESS, false));
+    let mut deny =
+        PamServer::start("auth required pam_deny.so\naccount required pam_permit.so\n", &["--min-uid=0"]);
+    assert_eq!(deny.result("alice", "anything"), WRONG);
+}
+
+#[test]
+fn a_missing_service_is_no_verdict_and_names_its_file() {
+    let folder = crate::harness::Folder::new();
+    let file = folder.path().join("sasld").display().to_string();
+    let mut pam = PamServer::start_in(folder, &["--min-uid=0"]);
+    let outcome = pam.ask("alice", "right");
+    assert_eq!(outcome, Outcome::Undecided(Trouble::NoService, format!("{file} does not exist")));
+    pam.expect_log("event=pam_service_bad");
+    pam.folder().write("sasld", &module_stack());
+    assert_eq!(pam.result("alice", "right"), YES);
+}
+
+#[test]
+fn a_module_that_is_not_there_is_told_by_its_code() {
+    let mut pam = PamServer::start("auth required pam_sasldt_nowhere.so\n", &["--min-uid=0"]);
+    assert_eq!(pam.result("alice", "right").1, Code::MODULE_UNKNOWN);
+}
