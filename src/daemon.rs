@@ -86,7 +86,10 @@ pub fn run(path: &Path) -> Result<(), DaemonError> {
 
 struct Daemon {
     path: PathBuf,
+    /// In force.
     config: Config,
+    /// What only a restart changes is still as it is here.
+    started_with: Config,
     pool: Arc<HashPool>,
     service: Arc<Service>,
     server: Arc<Server>,
@@ -121,6 +124,7 @@ impl Daemon {
             .map_err(system("start the serving threads"))?;
         let mut daemon = Self {
             path: path.to_owned(),
+            started_with: config.clone(),
             config,
             pool,
             service,
@@ -267,9 +271,9 @@ impl Daemon {
         self.service.live.store(Arc::new(live));
         self.log.set_level(config.log_level.into());
         for (key, changed) in [
-            ("hash_threads", config.hash_threads != self.config.hash_threads),
-            ("limits.connections", config.limits.connections != self.config.limits.connections),
-            ("listeners", self.inherited && config.listeners != self.config.listeners),
+            ("hash_threads", config.hash_threads != self.started_with.hash_threads),
+            ("limits.connections", config.limits.connections != self.started_with.limits.connections),
+            ("listeners", self.inherited && config.listeners != self.started_with.listeners),
         ] {
             if changed {
                 warn!(event = "restart_needed", key);
