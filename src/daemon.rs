@@ -338,8 +338,12 @@ fn live(config: &Config, pool: &Arc<HashPool>, old: Option<&Chain>) -> Live {
             }
             config::Passdb::Pam { settings, continue_on_refusal } => {
                 let kept = kept.find_map(|source| match source {
-                    Source::Pam(pam) => pam.is(settings, &config.usernames).then(|| Arc::clone(pam)),
-                    Source::SecretsFile(_) => None,
+                    Source::Pam(pam) if pam.is(settings, &config.usernames) => Some(Arc::clone(pam)),
+                    Source::Pam(pam) if pam.must_stay(settings) => {
+                        warn!(event = "restart_needed", key = "passdbs.pam");
+                        Some(Arc::clone(pam))
+                    }
+                    Source::Pam(_) | Source::SecretsFile(_) => None,
                 });
                 let pam = kept.unwrap_or_else(|| {
                     let entrance = root::reach_pam(settings);

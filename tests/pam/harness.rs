@@ -108,6 +108,16 @@ impl PamServer {
 
     /// A child alone, without a supervisor, run by another program.
     pub fn child_under(program: &[&str], folder: Folder, arguments: &[&str]) -> Self {
+        Self::child_under_with_complaint(program, folder, arguments, "")
+    }
+
+    /// The same, of a child that begins with a complaint.
+    pub fn child_under_with_complaint(
+        program: &[&str],
+        folder: Folder,
+        arguments: &[&str],
+        complaint: &str,
+    ) -> Self {
         let (stream, theirs) = UnixStream::pair().expect("sockets");
         let process = Command::new(program[0])
             .args(&program[1..])
@@ -123,7 +133,11 @@ impl PamServer {
         let hello = Hello { ordinary: 1, express: 1, settings: String::new() };
         let mut child = Self { process, stream, buffer: FrameBuffer::default(), hello, folder, last_id: 0 };
         let frame = child.frame().expect("its first words");
-        assert_eq!(Ready::decode(&frame), Ok(Ready { complaint: String::new() }));
+        let ready = Ready::decode(&frame).expect("its first words");
+        assert!(
+            ready.complaint.contains(complaint) && ready.complaint.is_empty() == complaint.is_empty(),
+            "{ready:?}"
+        );
         child
     }
 

@@ -1,9 +1,12 @@
 //! The program around the stacks: its socket, its protocol, its end, and what it links.
 
-use crate::harness::{Listening, PamServer, module_stack, wait_until};
+use crate::harness::{Folder, Listening, LocalUser, PamServer, can_make_users, module_stack, wait_until};
+use sasld::pam::code::Code;
 use sasld::pam::request::{Hello, Lane, Outcome, Trouble};
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -108,6 +111,77 @@ fn the_socket_is_for_sasld_alone_and_serves_one_connection_after_the_other() {
         stream.read_exact(&mut frame).expect("a greeting");
         Hello::decode(&frame).expect("a greeting");
     }
+}
+
+#[test]
+fn a_socket_passed_by_systemd_is_served_and_not_passed_on() {
+    let folder = Folder::new();
+    folder.write("sasld", &module_stack());
+    let path = folder.path().join("sock");
+    let socket = UnixListener::bind(&path).expect("a socket");
+    let program = env!("CARGO_BIN_EXE_sasld-pam");
+    let script = format!(
+        "LISTEN_PID=$$ LISTEN_FDS=1 exec {program} --min-uid=0 --pam-dir={} 3<&0 </dev/null",
+        folder.path().display()
+    );
+    let mut process =
+        Command::new("sh").args(["-c", &script]).stdin(OwnedFd::from(socket)).spawn().expect("sasld-pam");
+    let mut stream = UnixStream::connect(&path).expect("a connection");
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).expect("a greeting");
+    let pid = process.id();
+    let mut children = String::new();
+    wait_until("a child that has said that it is ready", || {
+        children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("its children");
+        let child = children.trim();
+        std::fs::read_link(format!("/proc/{child}/fd/0")).is_ok_and(|fd| fd == Path::new("/dev/null"))
+    });
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", children.trim())).expect("descriptors").flatten();
+    let sockets = fds.filter(|fd| {
+        std::fs::read_link(fd.path()).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+    });
+    assert_eq!(sockets.count(), 1, "its channel and nothing else");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid.try_into().expect("a pid")),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .expect("a signal");
+    assert!(process.wait().expect("its end").success());
+}
+
+#[test]
+fn without_root_and_with_the_group_shadow_it_checks_local_users() {
+    if !can_make_users() {
+        return;
+    }
+    let user = LocalUser::new("S3cret pass");
+    let stack = "auth required pam_unix.so\naccount required pam_unix.so\n";
+    let mut pam = PamServer::start(stack, &["--user=nobody"]);
+    let mut code = |password: &str| pam.result(&user.name, password).1;
+    assert_eq!((code("S3cret pass"), code("wrong")), (Code::SUCCESS, Code::AUTH_ERR));
+    for process in [vec![pam.pid()], pam.children()].concat() {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("its status");
+        let uid = status.lines().find(|line| line.starts_with("Uid:")).expect("its user");
+        assert!(uid.split_whitespace().skip(1).all(|uid| uid == "65534"), "{uid}");
+        assert!(status.contains("\nCapEff:\t0000000000000000\n"), "{status}");
+    }
+}
+
+#[test]
+fn a_child_that_may_not_read_hashes_does_not_call_passwords_wrong() {
+    if !can_make_users() {
+        return;
+    }
+    let user = LocalUser::new("S3cret pass");
+    let folder = Folder::new();
+    // Debian's stack makes code 7 of it, a wrong password.
+    folder.write("sasld", "@include common-auth\n@include common-account\n");
+    let setpriv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mut child =
+        PamServer::child_under_with_complaint(&setpriv, folder, &[], "/etc/shadow may not be read");
+    let outcome = child.ask(&user.name, "S3cret pass");
+    assert!(matches!(outcome, Outcome::Undecided(Trouble::Rights, _)), "{outcome:?}");
+    child.end();
 }
 
 #[test]

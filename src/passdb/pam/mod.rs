@@ -61,6 +61,8 @@ pub enum Entrance {
 pub struct Pam {
     settings: Settings,
     names: NameRules,
+    /// Started by us, who may not be able to do so again.
+    started: bool,
     shared: Arc<Shared>,
     connection: AbortHandle,
 }
@@ -110,15 +112,22 @@ impl Pam {
         };
         let patience = AtomicU64::new(millis(deadline));
         let shared = Arc::new(Shared { state: Mutex::new(state), patience, wake: Notify::new() });
+        let started = matches!(entrance, Entrance::Started(_));
         let task = connection::run(Arc::clone(&shared), settings.clone(), entrance);
         let connection = tokio::spawn(task).abort_handle();
-        Self { settings, names, shared, connection }
+        Self { settings, names, started, shared, connection }
     }
 
     /// Whether this is the passdb for these settings and rules.
     #[must_use]
     pub fn is(&self, settings: &Settings, names: &NameRules) -> bool {
         self.settings == *settings && self.names == *names
+    }
+
+    /// Whether it cannot be replaced by one with these settings while we run: its `sasld-pam` would be gone for good.
+    #[must_use]
+    pub fn must_stay(&self, settings: &Settings) -> bool {
+        self.started && self.settings.socket == settings.socket
     }
 
     /// Changes the time after which a question has no verdict.
