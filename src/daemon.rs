@@ -86,7 +86,10 @@ pub fn run(path: &Path) -> Result<(), DaemonError> {
 
 struct Daemon {
     path: PathBuf,
+    /// In force.
     config: Config,
+    /// What only a restart changes is still as it is here.
+    started_with: Config,
     pool: Arc<HashPool>,
     service: Arc<Service>,
     server: Arc<Server>,
@@ -121,6 +124,7 @@ impl Daemon {
             .map_err(system("start the serving threads"))?;
         let mut daemon = Self {
             path: path.to_owned(),
+            started_with: config.clone(),
             config,
             pool,
             service,
@@ -242,14 +246,13 @@ impl Daemon {
         let config = Config::load(&self.path)?;
         let prepared = if self.inherited { Vec::new() } else { self.prepare(&config)? };
         let live = live(&config, &self.pool, Some(&self.service.live.load().passdbs));
-        {
-            // One that we have is at least as good as it was; a new one must be good.
-            let running = self.service.live.load();
-            let had = |file: &Arc<SecretsFile>| running.passdbs.files().any(|old| Arc::ptr_eq(old, file));
-            if let Some(file) = live.passdbs.files().find(|file| file.users().is_none() && !had(file)) {
-                return Err(DaemonError::Passdb(file.path().to_owned()));
-            }
+        // A secrets file that we have is at least as good as it was; a new one must be good.
+        let had = self.service.live.load();
+        let is_new = |file: &&Arc<SecretsFile>| !had.passdbs.files().any(|old| Arc::ptr_eq(old, file));
+        if let Some(file) = live.passdbs.files().filter(is_new).find(|file| file.users().is_none()) {
+            return Err(DaemonError::Passdb(file.path().to_owned()));
         }
+        drop(had);
         self.place(prepared)?;
         // From here on nothing can fail.
         let wanted = endpoints(&config);
@@ -266,9 +269,9 @@ impl Daemon {
         self.service.live.store(Arc::new(live));
         self.log.set_level(config.log_level.into());
         for (key, changed) in [
-            ("hash_threads", config.hash_threads != self.config.hash_threads),
-            ("limits.connections", config.limits.connections != self.config.limits.connections),
-            ("listeners", self.inherited && config.listeners != self.config.listeners),
+            ("hash_threads", config.hash_threads != self.started_with.hash_threads),
+            ("limits.connections", config.limits.connections != self.started_with.limits.connections),
+            ("listeners", self.inherited && config.listeners != self.started_with.listeners),
         ] {
             if changed {
                 warn!(event = "restart_needed", key);

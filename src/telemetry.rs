@@ -142,8 +142,10 @@ impl Shared {
             drop(state);
             let mut result = output.write_all(&batch);
             if dropped > 0 {
-                let lost = format!("level=warn event=log_lines_dropped count={dropped}\n");
-                result = result.and_then(|()| output.write_all(lost.as_bytes()));
+                let mut lost = Vec::new();
+                Line(&mut lost).begin(Level::WARN, &mut Second::default());
+                lost.extend_from_slice(format!(" event=log_lines_dropped count={dropped}\n").as_bytes());
+                result = result.and_then(|()| output.write_all(&lost));
             }
             let mut state = self.lock();
             state.writing = false;
@@ -401,8 +403,8 @@ mod tests {
         let kept = text.matches("event=flood").count() as u64;
         let dropped: u64 = text
             .lines()
-            .filter_map(|line| line.strip_prefix("level=warn event=log_lines_dropped count="))
-            .map(|count| count.parse::<u64>().unwrap())
+            .filter_map(|line| line.split_once(" level=warn event=log_lines_dropped count="))
+            .map(|(_, count)| count.parse::<u64>().unwrap())
             .sum();
         assert!(dropped > 0, "the flood is larger than the buffer");
         assert_eq!(kept + dropped, logged);

@@ -4,7 +4,7 @@
 
 use super::prompt::{PasswordPrompt, PromptError};
 use super::{Exit, Failure};
-use crate::credential::{self, Scheme, Verifiers};
+use crate::credential::{self, DeriveError, Scheme, Verifiers};
 use clap::Args;
 use std::io::Write;
 
@@ -58,7 +58,7 @@ pub(super) fn run(
         // Of several schemes, those without a cost have nothing to do with it.
         let cost = arguments.cost.filter(|_| scheme.costs().is_some());
         let verifier = credential::derive(*scheme, &password, &salt, cost)
-            .map_err(|error| Failure::new(Exit::No, error))?;
+            .map_err(|error| Failure::new(exit_of(&error), error))?;
         match &mut stored {
             None => stored = Some(verifier.into()),
             Some(stored) => stored.add(verifier).map_err(|error| Failure::new(Exit::Usage, error))?,
@@ -67,6 +67,13 @@ pub(super) fn run(
     let stored = stored.ok_or_else(|| Failure::new(Exit::Usage, "no scheme"))?;
     writeln!(out, "{}", *stored.encode())?;
     Ok(Exit::Yes)
+}
+
+fn exit_of(error: &DeriveError) -> Exit {
+    match error {
+        DeriveError::EmptyPassword | DeriveError::ImpossiblePassword => Exit::No,
+        DeriveError::NoCost { .. } | DeriveError::CostOutOfRange { .. } => Exit::Usage,
+    }
 }
 
 impl From<PromptError> for Failure {

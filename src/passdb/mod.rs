@@ -67,7 +67,7 @@ impl Chain {
         &self.passdbs
     }
 
-    /// The secrets files among them, in order.
+    /// Its secrets files, in order.
     pub fn files(&self) -> impl Iterator<Item = &Arc<SecretsFile>> {
         self.passdbs.iter().filter_map(|link| match &link.source {
             Source::SecretsFile(file) => Some(file),

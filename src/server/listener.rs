@@ -370,10 +370,15 @@ pub fn refuse_if_served(endpoint: &Endpoint) -> Result<(), BindError> {
     let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)
         .and_then(|probe| connect(probe.as_raw_fd(), &UnixAddr::new(path)?));
     match probe {
-        // A full backlog has an owner, and so may a socket that we may not use.
-        Ok(()) | Err(Errno::EAGAIN | Errno::EACCES | Errno::EPROTOTYPE) => {
+        // A full backlog has an owner.
+        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => {
             Err(BindError::AlreadyServed(path.display().to_string()))
         }
+        Err(Errno::EACCES) => Err(BindError::System {
+            endpoint: path.display().to_string(),
+            step: "look whether somebody listens there",
+            source: Errno::EACCES.into(),
+        }),
         Err(_) => Ok(()),
     }
 }

@@ -260,7 +260,11 @@ fn report(
             out,
             "note: for CRAM-MD5 logins the stored CRAM-MD5 state is as good as the password: whoever"
         )?;
-        writeln!(out, "      reads the file can log in with it, without having to guess anything")?;
+        writeln!(
+            out,
+            "      reads the file can log in with it, without having to guess anything; and guessing the"
+        )?;
+        writeln!(out, "      password from it is fast, whatever slow hash stands beside it")?;
     }
     if settings.cram_md5 && verifiers.cram_md5().is_none() {
         writeln!(
