@@ -151,7 +151,9 @@ impl Daemon {
     fn prepare(&self, config: &Config) -> Result<Vec<(Endpoint, Prepared)>, DaemonError> {
         let have = |endpoint: &Endpoint| {
             let is_it = |old: &Endpoint| old.is_same_socket(endpoint);
-            self.listening.iter().any(|listening| listening.endpoint.as_ref().is_some_and(is_it))
+            self.listening.iter().any(|listening| {
+                listening.endpoint.as_ref().is_some_and(is_it) && listening.listener.is_in_place()
+            })
         };
         let ours = |endpoint: &Endpoint| {
             self.listening.iter().any(|listening| listening.listener.name() == endpoint.to_string())
@@ -219,7 +221,7 @@ impl Daemon {
                 error!(
                     event = "socket_missing",
                     listener = listener.name(),
-                    hint = "restart sasld to bind it again"
+                    hint = "reload sasld to bind it again"
                 );
             }
         }
@@ -258,10 +260,11 @@ impl Daemon {
         let wanted = endpoints(&config);
         self.restrict(&wanted);
         let unwanted = |listening: &mut Listening| {
-            listening
-                .endpoint
-                .as_ref()
-                .is_some_and(|endpoint| !wanted.iter().any(|new| new.is_same_socket(endpoint)))
+            !listening.listener.is_in_place()
+                || listening
+                    .endpoint
+                    .as_ref()
+                    .is_some_and(|endpoint| !wanted.iter().any(|new| new.is_same_socket(endpoint)))
         };
         for old in self.listening.extract_if(.., unwanted) {
             self.server.accept_waiting(&old.listener);

@@ -179,6 +179,16 @@ fn a_reload_that_fails_takes_no_socket_away() {
 }
 
 #[test]
+fn a_socket_that_was_removed_is_bound_again_by_a_reload() {
+    let dir = directory();
+    let sasld = start(&dir, ALICE, "");
+    fs::remove_file(sasld.socket()).unwrap();
+    sasld.signal(Signal::SIGHUP);
+    sasld.log.wait_for(&["event=reloaded"]);
+    Peer::greeted(&sasld.socket());
+}
+
+#[test]
 fn who_may_connect_can_be_reloaded() {
     let dir = directory();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
