@@ -2,9 +2,9 @@
 //!
 //! Questions wait here, in turn by the network they come from ([`FairQueue`]), and go out over one connection as fast
 //! as `sasld-pam` has workers. Users who logged in from the same network lately have workers of their own, and a network
-//! from which wrong passwords came lately waits behind those from which none came ([`Standings`]).
+//! from which wrong passwords came lately waits behind those from which none came (`standing`).
 //!
-//! Found and right is yes, found and wrong is no; [`verdict`] says what is what. A password not checked within the
+//! Found and right is yes, found and wrong is no; `verdict` says what is what. A password not checked within the
 //! deadline, by a worker that died, or because `sasld-pam` is gone, has no verdict ([`Outage`]). The connection is made
 //! again by itself; what is wrong with it is logged when it begins and when it ends.
 
