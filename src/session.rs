@@ -13,22 +13,24 @@
 //! `server::connection` performs the actions and writes the log.
 #![forbid(unsafe_code)]
 
+mod action;
+
+pub use action::{Action, Attempt, CloseReason, Origin, Ticket, Verdict};
+
 use crate::policy::{OnOutage, Policy};
 use crate::sasl::{
     Answer, Authenticated, AwaitingAnswer, AwaitingResponse, Claimed, Context, Failure, Mechanism, Outage,
-    Question, Refusal, Seed, Step,
+    Refusal, Seed, Step,
 };
 use crate::wire::reply::{
     REASON_BASE64_CONTINUED, REASON_BASE64_INITIAL, REASON_NEEDS_TLS, REASON_REFUSED, REASON_TIMED_OUT,
     REASON_UNEXPECTED,
 };
-use crate::wire::{AuthRequest, Command, FailCode, LineError, ParseError, Reply, RequestId, Secured};
+use crate::wire::{AuthRequest, Command, FailCode, Reply, RequestId, Secured};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use thiserror::Error;
 use zeroize::Zeroizing;
 
 /// How long a client may take to say VERSION and CPID.
@@ -49,95 +51,6 @@ impl core::ops::Add<Duration> for Moment {
     fn add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration))
     }
-}
-
-/// What has to be done next.
-#[derive(Debug)]
-pub enum Action {
-    /// Nothing.
-    None,
-    /// Send this.
-    Send(Reply),
-    /// Ask the passdbs; their answer comes back through [`Session::on_answer`] with the same ticket.
-    Ask(Ticket, Question, Origin),
-    /// A request is decided: log it, and send the reply if there is one. (A refusal's follows at its time.)
-    Settle(Attempt, Option<Reply>),
-    /// Close the connection.
-    Close(CloseReason),
-}
-
-/// Names one exchange for ever, while its request id may be used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u64);
-
-/// Where a login comes from, as the mail server says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// The service that the user logs in to, such as `smtp`.
-    pub service: Arc<[u8]>,
-    /// The user's address.
-    pub remote: Option<IpAddr>,
-    /// Whether the mail server said `secured`.
-    pub secured: Secured,
-}
-
-/// What the log says about one request.
-#[derive(Debug)]
-pub struct Attempt {
-    /// How it ended.
-    pub verdict: Verdict,
-    /// Who it was about.
-    pub claimed: Claimed,
-    /// By which mechanism; `None` if it is not one on offer.
-    pub mechanism: Option<Mechanism>,
-    /// Where it came from.
-    pub origin: Origin,
-    /// The mail server's process, from CPID.
-    pub client_pid: u64,
-    /// Time from the user's last message to the verdict.
-    pub elapsed: Duration,
-}
-
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The user is who he says.
-    Accepted,
-    /// He is not, or made no sense.
-    Refused(Refusal),
-    /// Refused without a look at any credentials: the response was not base64, the mechanism is not on offer, TLS is
-    /// missing, or responses came that nobody had asked for. The word is the log's.
-    Rejected(&'static str),
-    /// No verdict.
-    Outage(Outage),
-    /// The mail server left or cancelled while a passdb was being asked.
-    Abandoned,
-}
-
-/// Why a connection is closed.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum CloseReason {
-    /// Not a line.
-    #[error(transparent)]
-    Line(#[from] LineError),
-    /// Not a command.
-    #[error(transparent)]
-    Parse(#[from] ParseError),
-    /// Another protocol altogether.
-    #[error("client speaks major version {0}, not 1")]
-    Major(u32),
-    /// A command at the wrong moment: VERSION and CPID come first, in this order, once.
-    #[error("{0} out of place")]
-    OutOfPlace(&'static str),
-    /// The id of a request that is still open.
-    #[error("request id {0} is in use")]
-    DuplicateId(RequestId),
-    /// VERSION and CPID did not come in time.
-    #[error("no handshake within 30 s")]
-    HandshakeTimeout,
-    /// How clients that know no temporary failure are told of one.
-    #[error("no verdict")]
-    Outage,
 }
 
 /// One connection of a mail server.

@@ -4,6 +4,7 @@
 //! Under systemd none of this happens: the units name the users, and `sasld-pam` has a unit of its own.
 
 use crate::passdb::pam::{Entrance, Settings};
+use crate::server::listener::is_served;
 use nix::unistd::{Uid, User, initgroups, setgid, setuid};
 use std::ffi::CString;
 use std::io;
@@ -23,7 +24,7 @@ const PAM_USER: &str = "_sasld-pam";
 /// How the PAM passdb is reached: over its socket if somebody listens there, otherwise, with root, by starting
 /// `sasld-pam` with a socket of its own. Without root, only an already running one can help, and may still come.
 pub fn reach_pam(settings: &Settings) -> Entrance {
-    if UnixStream::connect(&settings.socket).is_ok() {
+    if is_served(&settings.socket).unwrap_or(true) {
         return Entrance::Socket;
     }
     if !Uid::effective().is_root() {

@@ -289,9 +289,11 @@ impl Listener {
     /// Whether clients still find this socket where it was bound.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
-        self.file
-            .as_ref()
-            .is_none_or(|(path, identity)| identity_of(path).is_ok_and(|found| found == *identity))
+        self.file.as_ref().is_none_or(|(path, identity)| match identity_of(path) {
+            Ok(found) => found == *identity,
+            // Rights were given away since, and Postfix's directory is closed to others: nobody can tell.
+            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        })
     }
 }
 
@@ -360,26 +362,35 @@ fn temporary_beside(path: &Path) -> PathBuf {
 /// Whether somebody listens at the path. Does not wait for him to accept.
 ///
 /// # Errors
+/// When the operating system does not let us look.
+pub fn is_served(path: &Path) -> io::Result<bool> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)
+        .and_then(|probe| connect(probe.as_raw_fd(), &UnixAddr::new(path)?));
+    match probe {
+        // A full backlog has an owner.
+        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => Ok(true),
+        Err(Errno::EACCES) => Err(Errno::EACCES.into()),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Leaves a socket to whoever serves it.
+///
+/// # Errors
 /// [`BindError::AlreadyServed`]: somebody does.
 pub fn refuse_if_served(endpoint: &Endpoint) -> Result<(), BindError> {
     let Endpoint::Unix { path, .. } = endpoint else {
         // Binding a TCP address tells.
         return Ok(());
     };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)
-        .and_then(|probe| connect(probe.as_raw_fd(), &UnixAddr::new(path)?));
-    match probe {
-        // A full backlog has an owner.
-        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => {
-            Err(BindError::AlreadyServed(path.display().to_string()))
+    let endpoint = path.display().to_string();
+    match is_served(path) {
+        Ok(true) => Err(BindError::AlreadyServed(endpoint)),
+        Ok(false) => Ok(()),
+        Err(source) => {
+            Err(BindError::System { endpoint, step: "look whether somebody listens there", source })
         }
-        Err(Errno::EACCES) => Err(BindError::System {
-            endpoint: path.display().to_string(),
-            step: "look whether somebody listens there",
-            source: Errno::EACCES.into(),
-        }),
-        Err(_) => Ok(()),
     }
 }
 

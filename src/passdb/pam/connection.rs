@@ -158,12 +158,14 @@ impl Connection {
             let overdue =
                 overdue.map_or_else(|| Instant::now() + Duration::from_secs(3_600), |due| due + OVERDUE);
             tokio::select! {
-                () = shared.wake.notified() => {}
+                // What has come is read before anything is called late.
+                biased;
                 read = self.read() => {
                     if let Err(error) = read.and_then(|()| self.take_answers()) {
                         return error;
                     }
                 }
+                () = shared.wake.notified() => {}
                 () = sleep_until(overdue) => {
                     if !self.on_the_way.is_empty() {
                         return io::Error::other("no answer in time");

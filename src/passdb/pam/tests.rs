@@ -1,3 +1,5 @@
+//! The client of `sasld-pam` against a scripted one, in time that only passes when a test says so.
+
 use super::*;
 use crate::credential::Password;
 use crate::pam::code::Code;
