@@ -1,8 +1,8 @@
 //! The secrets file as a passdb: always the last good contents, and the newest ones as soon as they are good.
 //!
-//! The file's identity is compared at look-ups, at most every [`CHECK_EVERY`], and once a second by the daemon. A new
+//! The file's identity is compared at look-ups, at most every 20 ms, and once a second by the daemon. A new
 //! file under the name (`rename`) is loaded at once; one that was written in place may not be finished, so it is
-//! loaded when it has held still for [`SETTLE`]. Small files load where the change was noticed, so that look-up sees
+//! loaded when it has held still for 200 ms. Small files load where the change was noticed, so that look-up sees
 //! them already; large ones load on a thread of their own while the old contents answer.
 //!
 //! Trouble with the file as a whole leaves the contents in force and is logged once, not at every check. If there

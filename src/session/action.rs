@@ -14,7 +14,7 @@ pub enum Action {
     None,
     /// Send this.
     Send(Reply),
-    /// Ask the passdbs; their answer comes back through [`Session::on_answer`] with the same ticket.
+    /// Ask the passdbs; their answer comes back through [`Session::on_answer`](super::Session::on_answer) with the same ticket.
     Ask(Ticket, Question, Origin),
     /// A request is decided: log it, and send the reply if there is one. (A refusal's follows at its time.)
     Settle(Attempt, Option<Reply>),
