@@ -147,7 +147,7 @@ fn a_reload_opens_new_listeners_and_closes_old_ones() {
 }
 
 #[test]
-fn a_changed_mode_takes_the_sockets_place_without_a_gap() {
+fn a_changed_mode_is_applied_by_a_reload() {
     let dir = directory();
     let sasld = start(&dir, ALICE, "");
     let config = dir.path().join("sasld.yaml");
