@@ -28,8 +28,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use zeroize::{Zeroize, Zeroizing};
 
-/// With more memory than this in use, a child is replaced: modules leak.
-const MAX_RESIDENT_BYTES: u64 = 128 << 20;
+/// With more memory than this in use, a child is replaced: modules leak. The 24 children of the default pool stay under
+/// the `MemoryMax=` of the unit with it.
+const MAX_RESIDENT_BYTES: u64 = 40 << 20;
 
 /// With this many more descriptors than it started with, a child is replaced.
 const MAX_LEAKED_DESCRIPTORS: usize = 32;
