@@ -12,6 +12,8 @@
 //! - [`secrets`] is the file that one of them reads and the admin commands write.
 //! - [`credential`] is what is stored for a user, and whether a password matches it.
 //!
+//! Beside the path: [`control`] answers questions about the running daemon, to root.
+//!
 //! `credential`, `sasl`, `wire`, `policy` and `session` are pure: no sockets, files, clocks or
 //! randomness of their own, so that a whole login runs inside a unit test. `docs/flow.md` follows
 //! one request hop by hop.
@@ -19,6 +21,7 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod control;
 pub mod credential;
 pub mod daemon;
 pub mod pam;

@@ -118,6 +118,12 @@ impl Pam {
         Self { settings, names, started, shared, connection }
     }
 
+    /// What the configuration says about it.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Whether this is the passdb for these settings and rules.
     #[must_use]
     pub fn is(&self, settings: &Settings, names: &NameRules) -> bool {
