@@ -12,7 +12,8 @@
 //! - [`secrets`] is the file that one of them reads and the admin commands write.
 //! - [`credential`] is what is stored for a user, and whether a password matches it.
 //!
-//! Beside the path: [`control`] answers questions about the running daemon, to root.
+//! Beside the path, [`tally`] counts and remembers the attempts, and [`control`] answers root's questions about them and
+//! about the running daemon.
 //!
 //! `credential`, `sasl`, `wire`, `policy` and `session` are pure: no sockets, files, clocks or
 //! randomness of their own, so that a whole login runs inside a unit test. `docs/flow.md` follows
@@ -31,5 +32,6 @@ pub mod sasl;
 pub mod secrets;
 pub mod server;
 pub mod session;
+pub mod tally;
 pub mod telemetry;
 pub mod wire;

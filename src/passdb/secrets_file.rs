@@ -148,9 +148,11 @@ impl SecretsFile {
                 None => return Finding::NotFound,
             }
         };
-        match self.judge(entry, question, origin).await {
-            Ok(answer) => Finding::Found(answer),
-            Err(outage) => Finding::Out(outage),
+        let closed = entry.closed;
+        match (self.judge(entry, question, origin).await, closed) {
+            (Ok(answer), None) => Finding::Found(answer),
+            (Ok(answer), Some(closed)) => Finding::Closed(closed, answer),
+            (Err(outage), _) => Finding::Out(outage),
         }
     }
 
