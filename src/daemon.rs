@@ -14,6 +14,7 @@
 mod root;
 
 use crate::config::{self, Config, ConfigError};
+use crate::control::{Control, Reporter};
 use crate::passdb::{Chain, HashPool, Link, Pam, SecretsFile, Source};
 use crate::server::listener::{self, Inherited, Prepared, loopback};
 use crate::server::{BindError, Endpoint, Listener, Live, Server, Service, random};
@@ -95,6 +96,8 @@ struct Daemon {
     server: Arc<Server>,
     listening: Vec<Listening>,
     inherited: bool,
+    reporter: Arc<Reporter>,
+    control: Option<Control>,
     log: Log,
 }
 
@@ -122,15 +125,19 @@ impl Daemon {
         let connections = (config.limits.connections as usize).max(config.listeners.len());
         let server = Server::start(Arc::clone(&service), cores, connections)
             .map_err(system("start the serving threads"))?;
+        let server = Arc::new(server);
+        let reporter = Arc::new(Reporter::new(Arc::clone(&service), Arc::clone(&server)));
         let mut daemon = Self {
             path: path.to_owned(),
             started_with: config.clone(),
             config,
             pool,
             service,
-            server: Arc::new(server),
+            server,
             listening: Vec::new(),
             inherited: !inherited.is_empty(),
+            reporter,
+            control: None,
             log,
         };
         if daemon.inherited {
@@ -143,8 +150,37 @@ impl Daemon {
             let prepared = daemon.prepare(&daemon.config)?;
             daemon.place(prepared)?;
         }
+        daemon.open_control();
         root::give_away().map_err(system("become another user than root"))?;
+        daemon.tell_reporter();
         Ok(daemon)
+    }
+
+    /// Makes the control socket if it is wanted and not there. The daemon does its work without it, too.
+    fn open_control(&mut self) {
+        if self.control.as_ref().is_some_and(Control::is_in_place) {
+            return;
+        }
+        let Some(path) = &self.started_with.control else {
+            return;
+        };
+        // The old one's file is not there, or not ours, any more.
+        self.control = None;
+        match root::becomes() {
+            Ok(user) => match Control::start(path, user.as_ref(), Arc::clone(&self.reporter)) {
+                Ok(control) => self.control = Some(control),
+                Err(reason) => warn!(event = "control_not_available", %reason),
+            },
+            Err(reason) => warn!(event = "control_not_available", %reason),
+        }
+    }
+
+    /// Tells those who ask what is in force since now.
+    fn tell_reporter(&self) {
+        let mut facts = self.reporter.facts();
+        facts.in_force(&self.path, false);
+        facts.listeners =
+            self.listening.iter().map(|listening| Arc::downgrade(&listening.listener)).collect();
     }
 
     /// Makes the sockets that this configuration wants and we do not have, without putting them in place.
@@ -234,6 +270,7 @@ impl Daemon {
             notify(&[NotifyState::Reloading, now]);
         }
         if let Err(error) = self.try_reload() {
+            self.reporter.facts().rejected(&error.to_string());
             // One line of log for each mistake.
             for reason in error.to_string().lines() {
                 error!(event = "not_reloaded", reason, hint = "the running configuration stays in force");
@@ -274,6 +311,7 @@ impl Daemon {
         for (key, changed) in [
             ("hash_threads", config.hash_threads != self.started_with.hash_threads),
             ("limits.connections", config.limits.connections != self.started_with.limits.connections),
+            ("control", config.control != self.started_with.control),
             ("listeners", self.inherited && config.listeners != self.started_with.listeners),
         ] {
             if changed {
@@ -281,6 +319,8 @@ impl Daemon {
             }
         }
         self.config = config;
+        self.open_control();
+        self.tell_reporter();
         Ok(())
     }
 

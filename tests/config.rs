@@ -92,6 +92,7 @@ fn the_defaults_are_those_the_documentation_promises() {
         hash_threads: None,
         limits: Limits { connections: 10_000, exchanges_per_connection: 1_024 },
         log_level: LogLevel::Info,
+        control: Some("/run/sasld/control".into()),
     };
     assert_eq!(defaults(), expected);
     assert_eq!(expected.warnings(), Vec::<String>::new());
@@ -151,6 +152,7 @@ fn the_shipped_example_shows_every_key_with_its_default() {
         "hash_threads",
         "limits",
         "log_level",
+        "control",
     ] {
         assert!(example.contains(&format!("\n{key}:")), "{key} is not in the example");
     }
@@ -282,6 +284,7 @@ on_outage: close
 hash_threads: 3
 limits: {connections: 1000000, exchanges_per_connection: 1}
 log_level: trace
+control: off
 ",
     );
     let root = Account { name: "0".into(), id: 0 };
@@ -337,6 +340,7 @@ log_level: trace
         hash_threads: core::num::NonZeroU16::new(3),
         limits: Limits { connections: 1_000_000, exchanges_per_connection: 1 },
         log_level: LogLevel::Trace,
+        control: None,
     };
     assert_eq!(changed, expected);
 }

@@ -33,7 +33,7 @@ impl Source {
     }
 }
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "listeners",
     "mechanisms",
     "require_tls",
@@ -46,6 +46,7 @@ const KEYS: [&str; 12] = [
     "hash_threads",
     "limits",
     "log_level",
+    "control",
 ];
 const ON_OUTAGE: [(&str, OnOutage); 3] =
     [("auto", OnOutage::Auto), ("close", OnOutage::Close), ("fail", OnOutage::Fail)];
@@ -137,6 +138,8 @@ fn check(sources: &[Source], accounts: &dyn Accounts, mistakes: &mut Vec<Mistake
     let log_level =
         top.read("log_level", default::LOG_LEVEL, mistakes, |item| values::one_of(item, &LOG_LEVELS));
 
+    let control = top.read("control", Some(default::CONTROL.into()), mistakes, values::socket_path_or_off);
+
     if let (Some(refusal_delay), Some(deadline)) = (refusal_delay, deadline) {
         refusals_keep_the_deadline(&top, refusal_delay, deadline, mistakes);
     }
@@ -153,6 +156,7 @@ fn check(sources: &[Source], accounts: &dyn Accounts, mistakes: &mut Vec<Mistake
         hash_threads: hash_threads.map(|threads| u16::try_from(threads).ok().and_then(NonZeroU16::new))?,
         limits: limits?,
         log_level: log_level?,
+        control: control?,
     })
 }
 

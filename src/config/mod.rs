@@ -68,6 +68,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged.
     pub log_level: LogLevel,
+    /// Where the daemon answers questions about itself, if it does.
+    pub control: Option<PathBuf>,
 }
 
 /// One place where mail servers connect.
@@ -170,6 +172,7 @@ mod default {
     pub(super) const HASH_THREADS: u32 = 0;
     pub(super) const LIMITS: Limits = Limits { connections: 10_000, exchanges_per_connection: 1_024 };
     pub(super) const LOG_LEVEL: LogLevel = LogLevel::Info;
+    pub(super) const CONTROL: &str = crate::control::DEFAULT_PATH;
 }
 
 impl Config {

@@ -54,6 +54,15 @@ pub struct SecretsFile {
     watch: Mutex<Watch>,
 }
 
+/// What came of a look at the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// What is there is in force, or it is known why not.
+    Settled,
+    /// It is being loaded, or may not be finished yet: look again.
+    Unsettled,
+}
+
 /// What is known of the file.
 #[derive(Default)]
 struct Watch {
@@ -120,6 +129,13 @@ impl SecretsFile {
         self.contents.load().as_ref().map(|contents| contents.len())
     }
 
+    /// What is in force, which version of the file that is, and what is wrong with the file that is there now.
+    #[must_use]
+    pub fn standing(&self) -> (Option<Arc<Secrets>>, Option<Fingerprint>, Option<String>) {
+        let watch = self.lock();
+        (self.contents.load_full(), watch.loaded, watch.trouble.clone())
+    }
+
     pub(super) async fn find(self: &Arc<Self>, question: &Question, origin: &Origin, now: Moment) -> Finding {
         self.check(now);
         let entry = {
@@ -132,9 +148,11 @@ impl SecretsFile {
                 None => return Finding::NotFound,
             }
         };
-        match self.judge(entry, question, origin).await {
-            Ok(answer) => Finding::Found(answer),
-            Err(outage) => Finding::Out(outage),
+        let closed = entry.closed;
+        match (self.judge(entry, question, origin).await, closed) {
+            (Ok(answer), None) => Finding::Found(answer),
+            (Ok(answer), Some(closed)) => Finding::Closed(closed, answer),
+            (Err(outage), _) => Finding::Out(outage),
         }
     }
 
@@ -199,6 +217,26 @@ impl SecretsFile {
         if now < next || swap(next).is_err() || !self.begin_loading() {
             return;
         }
+        self.load_somewhere();
+    }
+
+    /// Lets [`look_now`](Self::look_now) try a version again that could not be loaded a moment ago.
+    pub fn forget_failure(&self) {
+        self.lock().failed = None;
+    }
+
+    /// Looks at the file at once.
+    pub fn look_now(self: &Arc<Self>) -> Look {
+        if self.begin_loading() {
+            self.load_somewhere();
+        }
+        let watch = self.lock();
+        let waits = watch.failed.is_none() && secrets::fingerprint(&self.path).ok() != watch.loaded;
+        if watch.loading || waits { Look::Unsettled } else { Look::Settled }
+    }
+
+    /// Small files are loaded here and now.
+    fn load_somewhere(self: &Arc<Self>) {
         let size = std::fs::metadata(&self.path).map_or(0, |file| file.len());
         if size <= LOADED_INLINE_BYTES {
             self.load();

@@ -14,6 +14,7 @@ mod verdict;
 
 use super::Finding;
 use super::fair_queue::{FairQueue, Prefix};
+use super::trail::Passed;
 use crate::credential::Password;
 use crate::pam::request::{Lane, MAX_ITEM_BYTES, Outcome, Trouble};
 use crate::pam::{self, MAX_PASSWORD_BYTES};
@@ -118,6 +119,12 @@ impl Pam {
         Self { settings, names, started, shared, connection }
     }
 
+    /// What the configuration says about it.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Whether this is the passdb for these settings and rules.
     #[must_use]
     pub fn is(&self, settings: &Settings, names: &NameRules) -> bool {
@@ -138,11 +145,11 @@ impl Pam {
     pub(super) async fn find(&self, question: &Question, origin: &Origin, now: Moment) -> Finding {
         let Question::VerifyPassword(name, password) = question else {
             // PAM never tells a password, so it cannot say what a response should be.
-            return Finding::NotFound;
+            return Finding::Passed(Passed::Mechanism);
         };
         if password.len() > MAX_PASSWORD_BYTES || !password.is_possible() {
             // Nobody's here. Another passdb may have room for it.
-            return Finding::NotFound;
+            return Finding::Passed(Passed::Password);
         }
         let prefix = Prefix::from(origin.remote);
         let outcome = match self.ask(name, password, origin, prefix, now).await {
@@ -154,7 +161,7 @@ impl Pam {
             finding if verdict::is_yes(finding) => self.shared.lock().standings.logged_in(name, prefix, now),
             Finding::Found(_) => self.shared.lock().standings.refused(prefix, now),
             // Cost no hash, and may be right for the next passdb; or says nothing.
-            Finding::NotFound | Finding::Out(_) => {}
+            Finding::Closed(..) | Finding::NotFound | Finding::Passed(_) | Finding::Out(_) => {}
         }
         finding
     }
