@@ -152,8 +152,11 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
 
 fn edit_users(arguments: &user::UserArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     // A file named on the command line needs no configuration: what is not configured is as the defaults have it.
-    let (path, names, mechanisms) = match &arguments.file {
-        Some(file) => (file.clone(), NameRules::default(), Mechanism::ALL.to_vec()),
+    let (path, names, mechanisms, control) = match &arguments.file {
+        Some(file) => {
+            let control = Some(PathBuf::from(crate::control::DEFAULT_PATH));
+            (file.clone(), NameRules::default(), Mechanism::ALL.to_vec(), control)
+        }
         None => {
             let config = Config::load(&config_path(arguments.config.as_deref()))?;
             let file = config.passdbs.iter().find_map(|passdb| match passdb {
@@ -163,7 +166,7 @@ fn edit_users(arguments: &user::UserArgs, out: &mut dyn Write) -> Result<Exit, F
             let Some(path) = file else {
                 return Err(Failure::new(Exit::Config, "passdbs: there is no secrets_file"));
             };
-            (path.clone(), config.usernames.clone(), config.mechanisms.clone())
+            (path.clone(), config.usernames, config.mechanisms, config.control)
         }
     };
     let allowed = |name: &str| names.canonical(name.as_bytes()).is_ok();
@@ -171,7 +174,7 @@ fn edit_users(arguments: &user::UserArgs, out: &mut dyn Write) -> Result<Exit, F
         path: &path,
         names: Names { lowercase: names.lowercase(), allowed: &allowed },
         mechanisms: &mechanisms,
-        control: Some(Path::new("/run/sasld/control")),
+        control: control.as_deref(),
     };
     let mut voice = user::Voice { out, err: &mut io::stderr(), json: arguments.json, quiet: arguments.quiet };
     user::run(&arguments.command, &settings, &mut voice, &mut prompt::Terminal)

@@ -34,7 +34,7 @@ pub use load::{
 pub use merge::{NewLine, OldLine};
 pub use nets::{Net, NetError};
 pub use problems::{Problem, Problems};
-pub use store::{Edited, Installed, LOCK_WAIT, Missing, Rewrite, StoreError, beside, edit, read_text};
+pub use store::{Edited, LOCK_WAIT, Missing, Rewrite, StoreError, beside, edit, read_text};
 
 /// The account `sasld serve` runs under; its primary group may read the file.
 pub const SERVICE_ACCOUNT: &str = "_sasld";

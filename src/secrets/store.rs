@@ -67,30 +67,9 @@ pub struct Rewrite<'a> {
 pub struct Edited<T> {
     /// What `change` gave.
     pub outcome: T,
-    /// The version that was put in place; `None` when the change left every byte as it was.
-    pub installed: Option<Installed>,
-}
-
-/// The version of a file that a rewrite put in place. A rename changes none of this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "as in stat(2)")]
-pub struct Installed {
-    pub device: u64,
-    pub inode: u64,
-    pub bytes: u64,
-    /// Since 1970.
-    pub modified_ns: i128,
-}
-
-impl Installed {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            bytes: metadata.size(),
-            modified_ns: i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec()),
-        }
-    }
+    /// The version that was put in place, from just before the rename, which changes nothing but the last of its times.
+    /// `None` when the change left every byte as it was.
+    pub installed: Option<Fingerprint>,
 }
 
 /// Changes the file under the lock. If `change` fails or changes nothing, nothing is written. Blocks.
@@ -187,7 +166,7 @@ fn holder(file: &File) -> Option<u32> {
 }
 
 /// Puts `contents` in the place of the version `old`; `None` creates the file.
-fn replace(target: &Path, old: Option<Fingerprint>, contents: &[u8]) -> Result<Installed, StoreError> {
+fn replace(target: &Path, old: Option<Fingerprint>, contents: &[u8]) -> Result<Fingerprint, StoreError> {
     let temporary = Temporary(beside(target, ".new"));
     let path = temporary.0.as_path();
     match fs::remove_file(path) {
@@ -203,7 +182,7 @@ fn replace(target: &Path, old: Option<Fingerprint>, contents: &[u8]) -> Result<I
         None => initial_access(&file, path)?,
     }
     file.sync_all().map_err(failed("fsync", path))?;
-    let installed = Installed::of(&file.metadata().map_err(failed("stat", path))?);
+    let installed = Fingerprint::of(&file.metadata().map_err(failed("stat", path))?);
     // Editors know nothing of the lock. What one of them saved meanwhile must not be lost.
     match fs::metadata(target) {
         Ok(metadata) if Some(Fingerprint::of(&metadata)) == old => {}

@@ -49,12 +49,9 @@ pub(super) fn run(
         }
     });
     let edited = edited.map_err(|error| match (error, draft.as_mut()) {
-        (UserError::Store(error), Some(draft)) if !matches!(error, StoreError::NotDurable { .. }) => {
+        (UserError::Store(source), Some(draft)) if !matches!(source, StoreError::NotDurable { .. }) => {
             draft.keep = true;
-            let path = draft.path.display();
-            UserError::Unavailable(format!(
-                "{error}; what you wrote is in {path} until the next `sasld user edit`"
-            ))
+            UserError::Kept { path: draft.path.clone(), source }
         }
         (error, _) => error,
     })?;
@@ -115,8 +112,13 @@ impl Draft {
 
     /// The text, with the newline at its end that every line needs.
     fn read(&self) -> Result<Zeroizing<Vec<u8>>, UserError> {
-        let mut text =
-            Zeroizing::new(fs::read(&self.path).map_err(|source| failed("read", &self.path, source))?);
+        let read = fs::read(&self.path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => {
+                UserError::No("the editor took the file away; nothing was changed".to_owned())
+            }
+            _ => failed("read", &self.path, source),
+        });
+        let mut text = Zeroizing::new(read?);
         if text.last().is_some_and(|last| *last != b'\n') {
             text.push(b'\n');
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -45,6 +46,14 @@ pub enum UserError {
     /// The file could not be read or rewritten.
     #[error("{0}{hint}", hint = hint(.0))]
     Store(#[from] StoreError),
+    /// What somebody has written in an editor could not be put in place.
+    #[error("{source}; what you wrote is in {} until the next `sasld user edit`", path.display())]
+    Kept {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: StoreError,
+    },
     /// A file other than the secrets file failed.
     #[error("{path}: {call}: {source}")]
     File {
@@ -100,7 +109,7 @@ impl UserError {
                 LoadError::Missing { .. } | LoadError::NotAFile { .. } | LoadError::TooLarge { .. } => 78,
                 _ => 75,
             },
-            Self::Store(_) => 75,
+            Self::Store(_) | Self::Kept { .. } => 75,
         }
     }
 }

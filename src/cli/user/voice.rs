@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::in_force::Followed;
 use super::{UserError, UserSettings, in_force};
 use crate::cli::Exit;
-use crate::secrets::{self, Installed, Trust};
+use crate::secrets::{self, Fingerprint, Trust};
 
 /// Where output goes, and in which form.
 pub struct Voice<'a> {
@@ -55,7 +55,7 @@ impl Voice<'_> {
 #[derive(Default)]
 pub(super) struct Report {
     /// `None` if nothing had to be changed.
-    pub(super) installed: Option<Installed>,
+    pub(super) installed: Option<Fingerprint>,
     /// One sentence about each user, and the same in JSON.
     pub(super) users: Vec<(String, Value)>,
     /// What follows from that, for a person.

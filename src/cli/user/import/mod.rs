@@ -190,7 +190,7 @@ fn write(
     seen: Option<&SecretsEditor>,
     schemes: &[Scheme],
     settings: &UserSettings<'_>,
-) -> Result<Option<secrets::Installed>, UserError> {
+) -> Result<Option<secrets::Fingerprint>, UserError> {
     let fields = derive_fields(planned, schemes)?;
     let lines: Vec<NewLine<'_>> = planned
         .iter()
