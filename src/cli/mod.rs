@@ -13,7 +13,7 @@ mod user;
 
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Passdb};
 use crate::sasl::{Mechanism, NameRules};
-use crate::secrets::Names;
+use crate::secrets::{Names, Trust};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::fmt;
@@ -175,6 +175,7 @@ fn edit_users(arguments: &user::UserArgs, out: &mut dyn Write) -> Result<Exit, F
         names: Names { lowercase: names.lowercase(), allowed: &allowed },
         mechanisms: &mechanisms,
         control: control.as_deref(),
+        trust: &Trust::of_process(),
     };
     let mut voice = user::Voice { out, err: &mut io::stderr(), json: arguments.json, quiet: arguments.quiet };
     user::run(&arguments.command, &settings, &mut voice, &mut prompt::Terminal)

@@ -21,7 +21,15 @@ const ERRORS: [&str; 4] = ["EIO", "ENOSPC", "EDQUOT", "EINTR"];
 
 /// The kernel does not fail these, or their failure ends the program like a kill.
 const NOT_FAILED: [&str; 9] = [
-    "exit_group", "mmap", "munmap", "mprotect", "brk", "sigaltstack", "mremap", "rt_sigprocmask", "rt_sigaction",
+    "exit_group",
+    "mmap",
+    "munmap",
+    "mprotect",
+    "brk",
+    "sigaltstack",
+    "mremap",
+    "rt_sigprocmask",
+    "rt_sigaction",
 ];
 
 /// One system call of a run.
@@ -212,6 +220,7 @@ fn a_failed_step_is_named() {
         ("flock", "EIO", ".secrets.lock: flock: Input/output error"),
     ] {
         let (calls, when) = call.split_once(':').unwrap_or((call, "when=1"));
+        put(&place, ALICE);
         let inject = format!("inject={calls}:error={errno}:{when}");
         let output = strace(&place, &["-e", &format!("trace={calls}"), "-e", &inject], &arguments);
         assert_eq!(output.status.code(), Some(75), "{call}: {}", err(&output));

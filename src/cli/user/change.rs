@@ -109,6 +109,9 @@ pub(super) fn passwd(
     let field = verifiers.encode();
     let edited =
         rewrite(settings, Missing::Refuse, |editor| Ok(editor.set_password(&name, field.as_bytes())?))?;
+    if edited.installed.is_none() {
+        return unchanged(&name, "has this password already, nothing was changed").tell(settings, voice);
+    }
     let shown = secrets::escape(name.as_bytes());
     let generated = generated.map(|password| Generated { name: shown.clone(), password });
     let what = format!("password of {shown} changed");

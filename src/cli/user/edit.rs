@@ -99,10 +99,10 @@ impl Draft {
                 .and_then(|value| value.into_string().ok())
                 .filter(|value| !value.trim().is_empty())
         });
-        // A shell, because the variables hold commands with options.
+        // A shell, because the variables hold commands with options. It outlives the keys that interrupt, too.
         let script = chosen.map_or(DEFAULT_EDITOR.to_owned(), |editor| format!("{editor} \"$1\""));
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", &format!("umask 077; {script}"), "sh"]).arg(&self.path);
+        command.args(["-c", &format!("umask 077; trap : INT QUIT; {script}"), "sh"]).arg(&self.path);
         match run_undisturbed(&mut command) {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(UserError::No(format!("the editor ended with {status}; nothing was changed"))),

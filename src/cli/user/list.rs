@@ -11,7 +11,7 @@ use super::{UserError, UserSettings, Voice, load};
 use crate::cli::Exit;
 use crate::credential::Verifiers;
 use crate::sasl::Mechanism;
-use crate::secrets::{self, Entry, Problem, Secrets, Trust};
+use crate::secrets::{self, Entry, Problem, Secrets};
 
 pub(super) fn run(settings: &UserSettings<'_>, voice: &mut Voice<'_>) -> Result<Exit, UserError> {
     let secrets = load(settings)?;
@@ -48,7 +48,7 @@ fn as_text(secrets: &Secrets, settings: &UserSettings<'_>, voice: &mut Voice<'_>
         0 => {}
         more => writeln!(voice.err, "and {more} problems more")?,
     }
-    if let Err(error) = secrets::check_access(settings.path, &Trust::of_process()) {
+    if let Err(error) = secrets::check_access(settings.path, settings.trust) {
         writeln!(voice.err, "warning: the daemon will not load this file: {error}")?;
     }
     Ok(())

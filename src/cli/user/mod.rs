@@ -27,7 +27,7 @@ use super::Exit;
 use super::prompt::PasswordPrompt;
 use crate::sasl::Mechanism;
 use crate::secrets::{
-    self, Edited, LOCK_WAIT, LoadOptions, Missing, Names, Rewrite, Secrets, SecretsEditor, StoreError,
+    self, Edited, LOCK_WAIT, LoadOptions, Missing, Names, Rewrite, Secrets, SecretsEditor, StoreError, Trust,
 };
 use password::PasswordArgs;
 
@@ -107,6 +107,8 @@ pub struct UserSettings<'a> {
     pub mechanisms: &'a [Mechanism],
     /// Where the daemon can be asked; `None` if it does not listen.
     pub control: Option<&'a Path>,
+    /// Whom the daemon trusts with the file. Looked up before anything is locked, because the user database may be slow.
+    pub trust: &'a Trust,
 }
 
 /// Runs one command. Blocks on the terminal, the lock and the disk.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::in_force::Followed;
 use super::{UserError, UserSettings, in_force};
 use crate::cli::Exit;
-use crate::secrets::{self, Fingerprint, Trust};
+use crate::secrets::{self, Fingerprint};
 
 /// Where output goes, and in which form.
 pub struct Voice<'a> {
@@ -95,7 +95,7 @@ impl Report {
         voice: &mut Voice<'_>,
         followed: Option<Followed>,
     ) -> io::Result<()> {
-        let unloadable = secrets::check_access(settings.path, &Trust::of_process())
+        let unloadable = secrets::check_access(settings.path, settings.trust)
             .err()
             .map(|error| format!("warning: the daemon will not load this file: {error}"));
         if voice.json {
@@ -130,9 +130,9 @@ impl Report {
         if voice.is_talkative() {
             // Everything to this point before everything from here, also where both end up in one place.
             voice.out.flush()?;
-            for note in &self.notes {
-                writeln!(voice.err, "note: {}", note.replace('\n', "\n      "))?;
-            }
+            let notes: String =
+                self.notes.iter().map(|note| format!("note: {}\n", note.replace('\n', "\n      "))).collect();
+            voice.err.write_all(notes.as_bytes())?;
         }
         if let Some(warning) = unloadable {
             writeln!(voice.err, "{warning}")?;
