@@ -41,7 +41,7 @@ enum Command {
     Check(check::Arguments),
     Test(test::Arguments),
     Hash(hash::Arguments),
-    /// Add, change, remove and list the users of the secrets file
+    /// Manage the users of the secrets file
     User(user::UserArgs),
 }
 

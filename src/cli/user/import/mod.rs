@@ -23,7 +23,7 @@ use super::password::{SchemeArgs, derive_all, notes, schemes_of};
 use super::voice::Report;
 use super::{UserError, UserSettings, Voice, rewrite};
 use crate::cli::Exit;
-use crate::credential::{Password, Scheme, Verifier, Verifiers};
+use crate::credential::{Password, Scheme, Verifier, VerifierError, Verifiers};
 use crate::secrets::{self, LoadError, Missing, NewLine, SecretsEditor, StoreError};
 use plan::{Fate, Planned};
 
@@ -110,8 +110,15 @@ enum Stored {
 impl Stored {
     /// A password field, `{SCHEME}` in front.
     fn of_field(field: &[u8]) -> Result<Self, String> {
-        let verifiers =
-            Verifiers::parse(field).map_err(|error| secrets::escape(error.to_string().as_bytes()))?;
+        let verifiers = Verifiers::parse(field).map_err(|error| {
+            let cure = match error {
+                VerifierError::UnknownScheme(_) | VerifierError::Unusable { .. } => {
+                    "; a new password is needed"
+                }
+                _ => "",
+            };
+            format!("{}{cure}", secrets::escape(error.to_string().as_bytes()))
+        })?;
         match only(&verifiers).and_then(Verifier::plaintext) {
             Some(password) => Ok(Self::Plain(password)),
             None => Ok(Self::Field(Zeroizing::new(field.to_vec()))),
