@@ -4,7 +4,7 @@
 //! `million`, `hashes`, `pam`). Each replaces its own section of `docs/performance.md`. `BENCH=quick` takes two minutes
 //! and only prints; so does `BENCH_WITHOUT=dovecot,saslauthd,pam`, which leaves out a server or the scenario `pam`, for a
 //! machine that has none, or no root. Whatever cannot be measured ends the program with status 1 and a message, and so
-//! does a signal; then nothing is written, and every server started is stopped in either case.
+//! does a signal; sections finished by then are written, and every server started is stopped.
 
 mod connection;
 mod dialog;
@@ -29,6 +29,8 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
+
+use nix::sys::prctl::set_child_subreaper;
 
 use crate::{
     dialog::User,
@@ -127,6 +129,8 @@ fn main() -> Outcome<()> {
 
     interrupt::watch()?;
     measure::raise_descriptor_limit()?;
+    // What a server leaves behind when it is killed becomes our child, and its CPU time ours to account for.
+    set_child_subreaper(true)?;
     if with_pam {
         pam::check_rights()?;
     }
@@ -155,10 +159,10 @@ fn main() -> Outcome<()> {
     if !arguments.is_empty() {
         command.push_str(&format!(" -- {}", arguments.join(" ")));
     }
-    let mut sections = Vec::new();
-    for (scenario, measure) in scenarios {
+    let for_the_page = !quick && bench.without.is_empty() && !without_pam;
+    for (scenario, measure_all) in scenarios {
         let (begun, foreign_before) = (Instant::now(), measure::foreign_cpu()?);
-        let tables = measure(&bench)?;
+        let tables = measure_all(&bench)?;
         let foreign =
             measure::foreign_cpu()?.saturating_sub(foreign_before).div_duration_f64(begun.elapsed());
         let origin = format!(
@@ -167,10 +171,9 @@ fn main() -> Outcome<()> {
         );
         let section = Section { scenario, origin, tables };
         println!("\n{}", section.to_markdown());
-        sections.push(section);
-    }
-    if !quick && bench.without.is_empty() && !without_pam {
-        table::write_page(Path::new("docs/performance.md"), &sections)?;
+        if for_the_page {
+            section.write_into(Path::new("docs/performance.md"))?;
+        }
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::wait::waitpid;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, retry_on_intr},
@@ -177,8 +178,8 @@ impl Server {
 
     /// SIGTERM for the first process, which ends the others; SIGKILL for whatever is left when patience ends.
     fn stop(&mut self) -> Outcome<()> {
-        let handles: Vec<OwnedFd> = self
-            .processes()?
+        let processes = self.processes()?;
+        let handles: Vec<OwnedFd> = processes
             .pids()
             .iter()
             .filter_map(|pid| pidfd_open(Pid::from_raw(pid.as_raw())?, PidfdFlags::empty()).ok())
@@ -198,6 +199,10 @@ impl Server {
             }
         }
         self.child.wait()?;
+        for &pid in processes.pids().iter().skip(1) {
+            // Ours since its parent was killed; an error says that its parent has seen to it.
+            let _ = waitpid(pid, None);
+        }
         Ok(())
     }
 }

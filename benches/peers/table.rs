@@ -2,8 +2,8 @@
 //! own between two markers.
 //!
 //! A run replaces the sections of the scenarios that it ran. What stands outside the markers is written by hand, and that
-//! and the other sections are left alone. A page without the markers is an error, and then nothing is written; the
-//! terminal has shown the tables by then.
+//! and the other sections are left alone. A page without the markers is an error; the terminal has shown the tables by
+//! then.
 
 use std::{fmt::Display, fs, path::Path};
 
@@ -66,23 +66,17 @@ impl Section {
         format!("{}\n\n{}", self.origin, tables.join("\n"))
     }
 
-    /// `page` with this section in the place of the scenario's last one.
-    fn put_into(&self, page: &str) -> Outcome<String> {
+    /// Takes the place of the scenario's last section on this page.
+    pub fn write_into(&self, page: &Path) -> Outcome<()> {
+        let named = |error: &dyn Display| format!("{}: {error}", page.display());
+        let text = fs::read_to_string(page).map_err(|error| named(&error))?;
         let begin = format!("<!-- measured: begin {} (written by `make bench`) -->", self.scenario);
         let end = format!("<!-- measured: end {} -->", self.scenario);
         let parts =
-            page.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
-        let (before, after) = parts.ok_or_else(|| format!("no line {begin:?} followed by {end:?}"))?;
-        Ok(format!("{before}{begin}\n\n{}\n{end}{after}", self.to_markdown()))
+            text.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+        let (before, after) =
+            parts.ok_or_else(|| named(&format!("no line {begin:?} followed by {end:?}")))?;
+        let text = format!("{before}{begin}\n\n{}\n{end}{after}", self.to_markdown());
+        Ok(fs::write(page, text).map_err(|error| named(&error))?)
     }
-}
-
-/// Replaces these sections of the page.
-pub fn write_page(page: &Path, sections: &[Section]) -> Outcome<()> {
-    let named = |error: &dyn Display| format!("{}: {error}", page.display());
-    let mut text = fs::read_to_string(page).map_err(|error| named(&error))?;
-    for section in sections {
-        text = section.put_into(&text).map_err(|error| named(&error))?;
-    }
-    Ok(fs::write(page, text)?)
 }
