@@ -4,12 +4,15 @@
 //! those of sysexits.h, and the same for every command: see [`Exit`].
 #![forbid(unsafe_code)]
 
+mod ask;
 mod check;
 mod hash;
 pub mod prompt;
 mod serve;
+mod status;
 mod test;
 mod user;
+mod why;
 
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Passdb};
 use crate::sasl::{Mechanism, NameRules};
@@ -41,6 +44,8 @@ enum Command {
     Check(check::Arguments),
     Test(test::Arguments),
     Hash(hash::Arguments),
+    Status(status::Arguments),
+    Why(why::Arguments),
     /// Manage the users of the secrets file
     User(user::UserArgs),
 }
@@ -132,6 +137,8 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
         Command::Check(arguments) => check::run(&arguments, &mut out),
         Command::Test(arguments) => test::run(&arguments, &mut out, &mut prompt::Terminal),
         Command::Hash(arguments) => hash::run(&arguments, &mut out, &mut prompt::Terminal),
+        Command::Status(arguments) => status::run(&arguments, &mut out),
+        Command::Why(arguments) => why::run(&arguments, &mut out),
         Command::User(arguments) => edit_users(&arguments, &mut out),
     };
     let flushed = |exit| match out.flush() {

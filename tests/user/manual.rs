@@ -15,7 +15,10 @@ fn printed(place: &Place, arguments: &[&str], input: &str) -> String {
     String::from_utf8([output.stdout, output.stderr].concat())
         .unwrap()
         .replace(place.file().to_str().unwrap(), "/etc/sasld/secrets")
-        .replace("there is no running sasld; this takes effect when it starts", "in force in the running sasld")
+        .replace(
+            "there is no running sasld; this takes effect when it starts",
+            "in force in the running sasld",
+        )
 }
 
 #[test]
