@@ -12,6 +12,7 @@ mod sasldb;
 mod source;
 mod table;
 
+use core::fmt;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -99,12 +100,20 @@ struct Foreign {
 }
 
 /// What a foreign file knows of a password.
-#[derive(Debug)]
 enum Stored {
     /// The password itself: it will be stored as new passwords are.
     Plain(Password),
     /// A password field that sasld can read as it is.
     Field(Zeroizing<Vec<u8>>),
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain(_) => "Plain(***)",
+            Self::Field(_) => "Field(***)",
+        })
+    }
 }
 
 impl Stored {
