@@ -5,7 +5,7 @@ CARGO_TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
 TIME ?= 60
 
-.PHONY: help run demo test test-dovecot bench fuzz fmt clippy doc fmt-check
+.PHONY: help run demo test test-dovecot bench timing fuzz fmt clippy doc fmt-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ test-dovecot: ## the dialogs against Debian's Dovecot (a part of `make test`)
 bench: ## sasld and Dovecot side by side; rewrites docs/performance.md
 	@packaging/dev/need bench
 	cargo bench --bench peers
+
+timing: ## does the time of an answer tell anything? t-tests over a million samples; minutes
+	@packaging/dev/need build
+	cargo bench --bench timing
 
 fuzz: ## libFuzzer on every target, TIME seconds each (60); finds stay in target/fuzz
 	@packaging/dev/need build
