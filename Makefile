@@ -28,7 +28,7 @@ test-dovecot: ## the dialogs against Debian's Dovecot (a part of `make test`)
 	@packaging/dev/need test
 	$(CARGO_TEST) --test dovecot
 
-bench: ## sasld and Dovecot side by side; rewrites docs/performance.md
+bench: ## sasld beside Dovecot and saslauthd; rewrites docs/performance.md
 	@packaging/dev/need bench
 	cargo bench --bench peers
 
