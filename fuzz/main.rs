@@ -15,7 +15,7 @@ mod schedule;
 #[path = "../tests/model/world.rs"]
 mod world;
 
-static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
+static TARGET: OnceLock<targets::Target> = OnceLock::new();
 
 fuzz_target!(|data: &[u8]| {
     let target = TARGET.get_or_init(|| {

@@ -26,8 +26,11 @@ use sasld::wire::{Command, LineBuffer, LineError, MAX_LINE_BYTES, Reply};
 use std::collections::{BTreeMap, VecDeque};
 use zeroize::Zeroizing;
 
+/// Something that takes a stranger's bytes.
+pub type Target = fn(&[u8]);
+
 /// Every target by the name of its corpus.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("line", line),
     ("field", field),
     ("command", command),

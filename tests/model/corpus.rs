@@ -7,7 +7,7 @@ use crate::dialog::memory::Memory;
 use crate::dialog::replay::{Cut, Peer, Received, Server, replay};
 use crate::dialog::{self, Subject};
 use crate::schedule::Dice;
-use crate::targets::TARGETS;
+use crate::targets::{TARGETS, Target};
 use std::cell::RefCell;
 use std::io;
 use std::path::Path;
@@ -85,7 +85,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 }
 
 /// The input as it is, and with bytes changed, taken away and doubled.
-fn play(name: &str, target: fn(&[u8]), input: &[u8], dice: &mut Dice) {
+fn play(name: &str, target: Target, input: &[u8], dice: &mut Dice) {
     let run = |input: &[u8]| {
         let played = std::panic::catch_unwind(|| target(input));
         played.unwrap_or_else(|_| panic!("{name} fails with {}", input.escape_ascii()));
