@@ -46,7 +46,7 @@ impl Server {
         let passdb = format!("secrets_file: {}", secrets.display());
         let text = format!(
             "listeners: [{listener}]\npassdbs: [{{{passdb}}}]\nrequire_tls: false\nrefusal_delay: 1s\nlog_level: error\n\
-             limits: {{exchanges_per_connection: 2000}}\n"
+             limits: {{exchanges_per_connection: 2000}}\ncontrol: off\n"
         );
         fs::write(&config, text).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_sasld"));
