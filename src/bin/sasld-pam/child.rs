@@ -4,7 +4,7 @@
 //! A child leads a process group of its own, so what its modules start dies with it. What it writes to standard error
 //! goes to the log in whole lines, a few at a time; the rest is read and counted, so that no module ever blocks on it.
 
-use crate::supervisor::Job;
+use crate::pool::Job;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};

@@ -1,8 +1,8 @@
 //! `sasld-pam`: checks system passwords for sasld. The only program that links libpam, and the only one with a
 //! privilege; `sasld::pam` says which one, for whom, and what it refuses.
 //!
-//! - [`supervisor`] takes requests from sasld ([`client`]) and hands them to children ([`child`]). It runs no module
-//!   code, enforces the time, and starts children anew.
+//! - [`supervisor`] takes requests from sasld ([`client`]) and hands them to children ([`pool`], [`child`]). It runs no
+//!   module code, enforces the time, and starts children anew.
 //! - [`worker`] is what a child does, one request at a time: look at the guard rails ([`guard`]) and at the service's
 //!   file ([`stack`]), then ask PAM ([`conversation`], [`ffi`]).
 //!
@@ -15,6 +15,7 @@ mod client;
 mod conversation;
 mod ffi;
 mod guard;
+mod pool;
 mod stack;
 mod supervisor;
 mod worker;
