@@ -114,7 +114,7 @@ pub struct Checked {
     pub stage: Stage,
     /// The last function's result.
     pub code: Code,
-    /// It asked for the password and got it.
+    /// `pam_authenticate` asked for the password and got it.
     pub asked: bool,
     /// It asked for more than it was given.
     pub asked_more: bool,

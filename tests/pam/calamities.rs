@@ -113,11 +113,14 @@ fn leaks_are_ended_by_a_new_child() {
 #[test]
 fn a_yes_without_a_question_shows_that_nobody_was_asked() {
     let mut pam = server();
-    let outcome = pam.ask("yes", "right");
-    assert!(
-        matches!(outcome, Outcome::Checked(Checked { code: Code::SUCCESS, asked: false, .. })),
-        "{outcome:?}"
-    );
+    // The second one is asked when it is too late, in the account phase.
+    for user in ["yes", "asks-later"] {
+        let outcome = pam.ask(user, "right");
+        assert!(
+            matches!(outcome, Outcome::Checked(Checked { code: Code::SUCCESS, asked: false, .. })),
+            "{user}: {outcome:?}"
+        );
+    }
     next_login_is_right_and_on_time(&mut pam);
 }
 

@@ -128,9 +128,12 @@ fn a_dead_worker_costs_one_verdict() {
 fn success_without_a_question_and_another_name_are_refused() {
     let site = Site::start(&module_stack(), &["--min-uid=0"], "");
     let mut peer = site.peer();
-    for (id, user, why) in
-        [(1, "yes", "pam_not_asked"), (2, "rename", "pam_user_changed"), (3, "twice", "pam_asked_more")]
-    {
+    for (id, user, why) in [
+        (1, "yes", "pam_not_asked"),
+        (2, "rename", "pam_user_changed"),
+        (3, "twice", "pam_asked_more"),
+        (4, "asks-later", "pam_not_asked"),
+    ] {
         let answer = log_in(&mut peer, id, user, "right");
         assert!(answer.starts_with(&format!("FAIL\t{id}\tuser={user}\treason=")), "{answer}");
         site.sasld.log.wait_for(&["result=refused", &format!("why={why}"), &format!("user={user}")]);

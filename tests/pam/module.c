@@ -48,7 +48,7 @@ int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **ar
     if (result != PAM_SUCCESS)
         return result;
     snprintf(user, sizeof user, "%s", asked);
-    if (strcmp(user, "yes") == 0)
+    if (strcmp(user, "yes") == 0 || strcmp(user, "asks-later") == 0)
         return PAM_SUCCESS;
     if (strncmp(user, "code", 4) == 0)
         return atoi(user + 4);
@@ -135,5 +135,7 @@ int pam_sm_acct_mgmt(pam_handle_t *pamh, int flags, int argc, const char **argv)
 
     if (result == PAM_SUCCESS && strncmp(user, "account", 7) == 0)
         return atoi(user + 7);
+    if (result == PAM_SUCCESS && strcmp(user, "asks-later") == 0)
+        return converse(pamh, 1, PAM_PROMPT_ECHO_OFF, "Password: ", NULL, 0);
     return result;
 }

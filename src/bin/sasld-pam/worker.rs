@@ -130,19 +130,25 @@ impl Worker<'_> {
             Ok(context) => context,
             Err(error) => return not_started(request, error.code()),
         };
+        let mut asked = false;
         let (stage, result) = match self.prepare(&mut context, request) {
             Err(code) => (Stage::Start, Err(code)),
-            Ok(()) => match context.authenticate(FLAGS) {
-                Err(error) => (Stage::Authenticate, Err(error.code())),
-                Ok(()) => (Stage::Account, context.acct_mgmt(FLAGS).map_err(|error| error.code())),
-            },
+            Ok(()) => {
+                let authenticated = context.authenticate(FLAGS).map_err(|error| error.code());
+                // What the account phase asks for proves nothing: it does not look at passwords.
+                asked = context.conversation().asked;
+                match authenticated {
+                    Err(code) => (Stage::Authenticate, Err(code)),
+                    Ok(()) => (Stage::Account, context.acct_mgmt(FLAGS).map_err(|error| error.code())),
+                }
+            }
         };
         let user = ffi::user(&context);
         let conversation = context.conversation();
         Checked {
             stage,
             code: result.map_or_else(to_code, |()| Code::SUCCESS),
-            asked: conversation.asked,
+            asked,
             asked_more: conversation.asked_more,
             user,
             text: conversation.text.clone(),
