@@ -159,7 +159,7 @@ pub enum Trouble {
     Busy,
     /// No child can be started.
     NoWorker,
-    /// The PAM service does not exist.
+    /// The PAM service does not exist, or has no module for one of the two phases.
     NoService,
     /// The user database does not answer.
     UserDatabase,

@@ -1,8 +1,9 @@
 //! What real stacks make of real users.
 
-use crate::harness::{LocalUser, PamServer, can_make_users, module_stack};
+use crate::harness::{Folder, LocalUser, PamServer, can_make_users, module_stack, wait_until};
 use sasld::pam::code::Code;
 use sasld::pam::request::{Checked, Exclusion, Outcome, Stage, Trouble};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const PAM_UNIX: &str = "auth required pam_unix.so nullok\naccount required pam_unix.so\n";
@@ -109,6 +110,43 @@ fn a_password_may_have_511_bytes() {
 }
 
 #[test]
+fn faillock_counts_with_what_the_drop_in_gives_it_and_says_so_when_it_cannot() {
+    if !can_make_users() {
+        return;
+    }
+    let user = LocalUser::new(PASSWORD);
+    // As root with these capabilities and no others, which is what docs/pam.md has for the unit.
+    let setpriv = ["setpriv", "--bounding-set=-all,+dac_override,+chown,+fowner,+kill", "--inh-caps=-all"];
+    let stack = |tallies: &Path| {
+        let faillock = format!("dir={} deny=2", tallies.display());
+        format!(
+            "auth required pam_faillock.so preauth {faillock}\n\
+             auth sufficient pam_unix.so\n\
+             auth [default=die] pam_faillock.so authfail {faillock}\n\
+             account required pam_faillock.so {faillock}\n\
+             account required pam_unix.so\n"
+        )
+    };
+    let folder = Folder::new();
+    let tallies = folder.path().join("tallies");
+    std::fs::create_dir(&tallies).expect("a folder");
+    folder.write("sasld", &stack(&tallies));
+    let mut child = PamServer::child_under(&setpriv, folder, &[]);
+    assert_eq!(child.result(&user.name, PASSWORD), YES);
+    for _ in 0..2 {
+        assert_ne!(child.result(&user.name, "wrong"), YES);
+    }
+    assert_ne!(child.result(&user.name, PASSWORD), YES, "locked");
+    assert!(tallies.join(&user.name).exists());
+    child.end();
+
+    let folder = Folder::new();
+    folder.write("sasld", &stack(Path::new("/proc/sasldt")));
+    let complaint = "/proc/sasldt is missing or may not be written";
+    PamServer::child_under_with_complaint(&setpriv, folder, &[], complaint).end();
+}
+
+#[test]
 fn guard_rails_keep_users_from_pam() {
     if !can_make_users() {
         return;
@@ -128,7 +166,7 @@ fn guard_rails_keep_users_from_pam() {
 #[test]
 fn modules_learn_where_the_user_comes_from() {
     let script = "#!/bin/sh\necho \"$PAM_USER $PAM_RHOST $PAM_TTY $PAM_RUSER $PAM_SERVICE\" >\"$0.out\"\n";
-    let folder = crate::harness::Folder::new();
+    let folder = Folder::new();
     let path = folder.write("script", script);
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a script");
     let stack = format!("auth optional pam_exec.so {}\n{}", path.display(), module_stack());
@@ -153,7 +191,7 @@ fn nobody_is_asked_by_pam_permit_and_nobody_gets_past_pam_deny() {
 
 #[test]
 fn a_missing_service_is_no_verdict_and_names_its_file() {
-    let folder = crate::harness::Folder::new();
+    let folder = Folder::new();
     let file = folder.path().join("sasld").display().to_string();
     let mut pam = PamServer::start_in(folder, &["--min-uid=0"]);
     let outcome = pam.ask("alice", "right");
@@ -164,7 +202,48 @@ fn a_missing_service_is_no_verdict_and_names_its_file() {
 }
 
 #[test]
+fn a_service_without_one_of_the_phases_never_becomes_the_service_other() {
+    for (stack, phase) in [
+        (module_stack().lines().next().expect("a line").to_owned(), "account"),
+        (module_stack().lines().nth(1).expect("a line").to_owned(), "auth"),
+        (String::new(), "auth"),
+        ("auth include common-auth\n".to_owned(), "account"),
+    ] {
+        let folder = Folder::new();
+        // Where libpam would look next. It would let everybody in who knows the word.
+        folder.write("other", &module_stack());
+        folder.write("sasld", &stack);
+        let mut pam = PamServer::start_in(folder, &["--min-uid=0"]);
+        let outcome = pam.ask("alice", "right");
+        let Outcome::Undecided(Trouble::NoService, reason) = &outcome else { panic!("{stack}: {outcome:?}") };
+        assert!(reason.contains(&format!("sasld has no module for {phase};")), "{reason}");
+        pam.expect_log("event=pam_service_bad");
+        pam.folder().write("sasld", &module_stack());
+        assert_eq!(pam.ask("alice", "right"), outcome_of_a_right_password());
+        pam.expect_log("event=pam_service_good");
+        // It may go bad again, and that is told at once.
+        pam.folder().write("sasld", &stack);
+        assert!(matches!(pam.ask("alice", "right"), Outcome::Undecided(Trouble::NoService, _)));
+        wait_until("a second complaint", || pam.log().matches("event=pam_service_bad").count() == 2);
+    }
+}
+
+fn outcome_of_a_right_password() -> Outcome {
+    Outcome::Checked(Checked {
+        stage: Stage::Account,
+        code: Code::SUCCESS,
+        asked: true,
+        asked_more: false,
+        user: b"alice".to_vec(),
+        text: String::new(),
+    })
+}
+
+#[test]
 fn a_module_that_is_not_there_is_told_by_its_code() {
-    let mut pam = PamServer::start("auth required pam_sasldt_nowhere.so\n", &["--min-uid=0"]);
+    let mut pam = PamServer::start(
+        "auth required pam_sasldt_nowhere.so\naccount required pam_permit.so\n",
+        &["--min-uid=0"],
+    );
     assert_eq!(pam.result("alice", "right").1, Code::MODULE_UNKNOWN);
 }

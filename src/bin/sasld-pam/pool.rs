@@ -299,7 +299,11 @@ impl Pool {
                     && id == job.id
                 {
                     child.state = State::Idle;
-                    if last || child.is_worn_out(now) {
+                    let is_last = last || child.is_worn_out(now);
+                    if let Outcome::Undecided(Trouble::NoService, reason) = &outcome {
+                        self.note(reason.clone());
+                    }
+                    if is_last {
                         self.lose(index, number, None, Trouble::Crashed, now);
                     }
                     return self.reply(job, outcome);

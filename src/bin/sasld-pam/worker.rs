@@ -16,11 +16,11 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ResGid, ResUid, getgroups, getresgid, getresuid};
 use pam::{Context, Flag};
-use sasld::pam::Settings;
 use sasld::pam::code::Code;
 use sasld::pam::request::{
     Answer, Checked, FrameBuffer, Lane, MAX_FRAME_BYTES, Outcome, Ready, Request, Stage, Trouble,
 };
+use sasld::pam::{SERVICE_FOLDERS, Settings};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -91,7 +91,9 @@ impl Worker<'_> {
         let mut outcome = self.check(request);
         let now = Baseline::now();
         let mut last = now.resident > MAX_RESIDENT_BYTES
-            || now.descriptors > self.baseline.descriptors + MAX_LEAKED_DESCRIPTORS;
+            || now.descriptors > self.baseline.descriptors + MAX_LEAKED_DESCRIPTORS
+            // A new child says when the service is good again.
+            || matches!(outcome, Outcome::Undecided(Trouble::NoService, _));
         if now.rights != self.baseline.rights {
             let text = "a module changed the user or group of the process".to_owned();
             outcome = Outcome::Undecided(Trouble::Rights, text);
@@ -104,11 +106,12 @@ impl Worker<'_> {
         if let Err(outcome) = guard::admit(self.settings, &request.user) {
             return outcome;
         }
-        let Some(file) = self.file() else {
-            return Outcome::Undecided(Trouble::NoService, self.no_file());
+        let stack = match self.stack() {
+            Ok(stack) => stack,
+            Err(reason) => return Outcome::Undecided(Trouble::NoService, reason),
         };
         let checked = self.ask(request);
-        if checked.code == Code::AUTH_ERR && Stack::read(&file).lacks_shadow() {
+        if checked.code == Code::AUTH_ERR && stack.lacks_shadow() {
             let text = "pam_unix.so may not read /etc/shadow, so its no means nothing".to_owned();
             return Outcome::Undecided(Trouble::Rights, text);
         }
@@ -174,20 +177,25 @@ impl Worker<'_> {
         ffi::refuse_delays(context)
     }
 
-    fn file(&self) -> Option<PathBuf> {
-        stack::file_of(&self.settings.service, self.folder.as_deref())
-    }
-
-    fn no_file(&self) -> String {
-        let folder = self.folder.as_deref().unwrap_or(Path::new("/etc/pam.d"));
-        format!("{} does not exist", folder.join(&self.settings.service).display())
+    /// The service as it is configured now, or what keeps it from being one.
+    fn stack(&self) -> Result<Stack, String> {
+        let Settings { service, .. } = self.settings;
+        let Some(file) = stack::file_of(service, self.folder.as_deref()) else {
+            let folder = self.folder.as_deref().unwrap_or(Path::new(SERVICE_FOLDERS[0]));
+            return Err(format!("{} does not exist", folder.join(service).display()));
+        };
+        let stack = Stack::read(&file);
+        match stack.lacks_phase() {
+            None => Ok(stack),
+            Some(phase) => Err(format!(
+                "{} has no module for {phase}; libpam would take the service \"other\" for it",
+                file.display()
+            )),
+        }
     }
 
     fn complaint(&self) -> String {
-        match self.file() {
-            None => self.no_file(),
-            Some(file) => Stack::read(&file).complaint(nix::unistd::geteuid().is_root()),
-        }
+        self.stack().map_or_else(|reason| reason, |stack| stack.complaint())
     }
 }
 
