@@ -1,6 +1,6 @@
 //! Modules that do what modules do. After each of them, the next login is right and on time.
 
-use crate::harness::{PamServer, module_stack, wait_until};
+use crate::harness::{LocalUser, PamServer, can_make_users, module, module_stack, wait_until};
 use sasld::pam::code::Code;
 use sasld::pam::request::{Checked, Exclusion, Lane, Outcome, Stage, Trouble};
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ fn what_it_leaves_running_dies_with_its_child() {
 
 #[test]
 fn a_changed_user_id_makes_the_verdict_worthless() {
-    if !crate::harness::can_make_users() {
+    if !can_make_users() {
         return;
     }
     let mut pam = server();
@@ -142,13 +142,18 @@ fn a_changed_name_is_told() {
 
 #[test]
 fn guard_rails_are_there_for_the_new_name_too() {
-    if !crate::harness::can_make_users() {
+    if !can_make_users() {
         return;
     }
-    // The module knows users only by name, so one has to be called "rename-to-root".
-    let mut pam = PamServer::start(&module_stack(), &["--min-uid=0", "--group=root"]);
-    assert_eq!(pam.ask("rename-to-root", "right"), Outcome::Excluded(Exclusion::UnknownUser));
-    assert_eq!(pam.result("root", "right"), YES);
+    let user = LocalUser::new("unused");
+    let module = module().display();
+    let stack = format!("auth required {module} do=rename-to-root\naccount required {module}\n");
+    // The default rails let the user pass, and root does not.
+    let mut pam = PamServer::start(&stack, &[]);
+    assert_eq!(pam.ask(&user.name, "right"), Outcome::Excluded(Exclusion::NewName));
+    assert_eq!(pam.result(&user.name, "wrong"), (Stage::Authenticate, Code::AUTH_ERR));
+    let mut pam = PamServer::start(&stack, &["--min-uid=0"]);
+    assert_eq!(pam.result(&user.name, "right"), YES);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 /*
- * A PAM module that does what its user's name says: the password is "right", and some names bring calamities.
- * Built by the tests; of no other use.
+ * A PAM module that does what its user's name says, or its argument do=NAME: the password is "right", and some names
+ * bring calamities. Built by the tests; of no other use.
  */
 #define _GNU_SOURCE
 #include <security/pam_ext.h>
@@ -47,7 +47,7 @@ int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **ar
 
     if (result != PAM_SUCCESS)
         return result;
-    snprintf(user, sizeof user, "%s", asked);
+    snprintf(user, sizeof user, "%s", argc > 0 && strncmp(argv[0], "do=", 3) == 0 ? argv[0] + 3 : asked);
     if (strcmp(user, "yes") == 0 || strcmp(user, "asks-later") == 0)
         return PAM_SUCCESS;
     if (strncmp(user, "code", 4) == 0)

@@ -18,7 +18,7 @@ use nix::unistd::{ResGid, ResUid, getgroups, getresgid, getresuid};
 use pam::{Context, Flag};
 use sasld::pam::code::Code;
 use sasld::pam::request::{
-    Answer, Checked, FrameBuffer, Lane, MAX_FRAME_BYTES, Outcome, Ready, Request, Stage, Trouble,
+    Answer, Checked, Exclusion, FrameBuffer, Lane, MAX_FRAME_BYTES, Outcome, Ready, Request, Stage, Trouble,
 };
 use sasld::pam::{SERVICE_FOLDERS, Settings};
 use std::fs::{self, File};
@@ -118,8 +118,10 @@ impl Worker<'_> {
         if checked.code == Code::SUCCESS && checked.user != request.user.as_bytes() {
             // Somebody else logs in, so the rails are there for him.
             let other = String::from_utf8_lossy(&checked.user);
-            if let Err(outcome) = guard::admit(self.settings, &other) {
-                return outcome;
+            match guard::admit(self.settings, &other) {
+                Ok(()) => {}
+                Err(Outcome::Excluded(_)) => return Outcome::Excluded(Exclusion::NewName),
+                Err(outcome) => return outcome,
             }
         }
         Outcome::Checked(checked)

@@ -15,7 +15,7 @@ mod verdict;
 use super::Finding;
 use super::fair_queue::{FairQueue, Prefix};
 use crate::credential::Password;
-use crate::pam::request::{Lane, MAX_ITEM_BYTES, Outcome, Trouble};
+use crate::pam::request::{Lane, Outcome, Trouble, is_tty, is_user};
 use crate::pam::{self, MAX_PASSWORD_BYTES};
 use crate::sasl::{Name, NameRules, Outage, Question};
 use crate::session::{Moment, Origin};
@@ -140,7 +140,7 @@ impl Pam {
             // PAM never tells a password, so it cannot say what a response should be.
             return Finding::NotFound;
         };
-        if password.len() > MAX_PASSWORD_BYTES || !password.is_possible() {
+        if password.len() > MAX_PASSWORD_BYTES || !password.is_possible() || !is_user(name.as_str()) {
             // Nobody's here. Another passdb may have room for it.
             return Finding::NotFound;
         }
@@ -264,13 +264,8 @@ impl Job {
 
 /// The mail server's service as a terminal's name, which modules compare and log.
 fn tty(service: &[u8]) -> String {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    match std::str::from_utf8(service) {
-        Ok(name) if (1..=MAX_ITEM_BYTES).contains(&name.len()) && service.iter().all(plain) => {
-            name.to_owned()
-        }
-        Ok(_) | Err(_) => DEFAULT_TTY.to_owned(),
-    }
+    let name = if is_tty(service) { service } else { DEFAULT_TTY.as_bytes() };
+    String::from_utf8_lossy(name).into_owned()
 }
 
 fn millis(duration: Duration) -> u64 {

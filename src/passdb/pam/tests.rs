@@ -143,6 +143,11 @@ async fn what_pam_can_never_answer_is_not_found_and_not_asked() {
         let finding = ask_from(&pam, "alice", password, "192.0.2.7").await.unwrap();
         assert!(matches!(finding, Finding::NotFound), "{finding:?}");
     }
+    // The rules of names can be such that a name has one; no system user has.
+    let name = NameRules::new("", true).canonical(b"a/b").unwrap();
+    let question = Question::VerifyPassword(name, Arc::new(Password::new("s3cret")));
+    let origin = Origin { service: Arc::from(&b""[..]), remote: None, secured: Secured::Yes };
+    assert!(matches!(pam.find(&question, &origin, NOW).await, Finding::NotFound));
     let name = NameRules::default().canonical(b"alice").unwrap();
     let origin = Origin { service: Arc::from(&b""[..]), remote: None, secured: Secured::Yes };
     let finding = pam.find(&Question::LookupCramMd5(name), &origin, NOW).await;

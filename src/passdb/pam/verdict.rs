@@ -7,7 +7,7 @@
 use super::Settings;
 use crate::credential::Proof;
 use crate::pam::code::Code;
-use crate::pam::request::{Checked, Outcome, Stage, Trouble};
+use crate::pam::request::{Checked, Exclusion, Outcome, Stage, Trouble};
 use crate::passdb::Finding;
 use crate::sasl::{Answer, Name, NameRules, Outage, Refusal};
 use tracing::{debug, error, warn};
@@ -20,6 +20,12 @@ pub fn finding(outcome: Outcome, name: &Name, settings: &Settings, names: &NameR
             success(&checked, name, settings, names)
         }
         Outcome::Checked(checked) => failure(&checked, user),
+        Outcome::Excluded(Exclusion::NewName) => {
+            // Another passdb may have a user of the old name, but his password has been checked by this one.
+            let hint = "a guard rail keeps the new name out";
+            error!(event = "pam_user_changed", user, hint);
+            refused(Refusal::UserChanged)
+        }
         Outcome::Excluded(exclusion) => {
             debug!(event = "pam_excluded", user, rail = exclusion.word());
             Finding::NotFound
@@ -112,7 +118,6 @@ pub fn is_yes(finding: &Finding) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pam::request::Exclusion;
 
     fn settings(allow_user_change: bool) -> Settings {
         Settings { socket: "/nowhere".into(), allow_user_change, worker: crate::pam::Settings::default() }
@@ -198,6 +203,9 @@ mod tests {
     fn excluded_users_are_nobody_here_and_trouble_is_no_refusal() {
         for exclusion in [Exclusion::UnknownUser, Exclusion::Uid, Exclusion::Group, Exclusion::Shell] {
             assert_eq!(said_to(Outcome::Excluded(exclusion), false), "not found");
+        }
+        for allow in [false, true] {
+            assert_eq!(said_to(Outcome::Excluded(Exclusion::NewName), allow), "pam_user_changed");
         }
         for (trouble, why) in [
             (Trouble::Timeout, "deadline"),
