@@ -7,6 +7,9 @@
 
 use super::{Entrance, Job, Settings, Shared};
 use crate::pam::request::{Answer, FrameBuffer, Hello, Lane, MAX_FRAME_BYTES, Outcome, Request, Trouble};
+use crate::passdb::fair_queue::Prefix;
+use crate::sasl::Name;
+use crate::session::Moment;
 use core::time::Duration;
 use std::collections::HashMap;
 use std::io;
@@ -123,6 +126,8 @@ struct Connection {
 struct OnTheWay {
     /// Whose worker it has.
     lane: Lane,
+    user: Name,
+    from: (Prefix, Moment),
     deadline: Instant,
     reply: oneshot::Sender<Outcome>,
 }
@@ -161,7 +166,7 @@ impl Connection {
                 // What has come is read before anything is called late.
                 biased;
                 read = self.read() => {
-                    if let Err(error) = read.and_then(|()| self.take_answers()) {
+                    if let Err(error) = read.and_then(|()| self.take_answers(shared)) {
                         return error;
                     }
                 }
@@ -198,7 +203,7 @@ impl Connection {
 
     async fn send(&mut self, job: Job, lane: Lane) -> io::Result<()> {
         self.last_id += 1;
-        let Job { user, password, rhost, tty, deadline, reply } = job;
+        let Job { user, from, password, rhost, tty, deadline, reply } = job;
         let request = Request {
             id: self.last_id,
             lane,
@@ -216,18 +221,19 @@ impl Connection {
                 return Ok(());
             }
         };
-        self.on_the_way.insert(self.last_id, OnTheWay { lane, deadline, reply });
+        self.on_the_way.insert(self.last_id, OnTheWay { lane, user, from, deadline, reply });
         self.stream.write_all(&frame).await
     }
 
-    fn take_answers(&mut self) -> io::Result<()> {
+    fn take_answers(&mut self, shared: &Shared) -> io::Result<()> {
         while let Some(frame) = self.buffer.next_frame().map_err(io::Error::other)? {
             let Answer { id, outcome, .. } = Answer::decode(&frame).map_err(io::Error::other)?;
             let Some(request) = self.on_the_way.remove(&id) else {
                 return Err(io::Error::other("answer to nothing"));
             };
-            // He may have given up.
-            let _ = request.reply.send(outcome);
+            if let Err(outcome) = request.reply.send(outcome) {
+                shared.lock().answered_in_vain(&request.user, request.from, &outcome);
+            }
         }
         Ok(())
     }

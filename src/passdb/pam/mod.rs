@@ -15,6 +15,7 @@ mod verdict;
 use super::Finding;
 use super::fair_queue::{FairQueue, Prefix};
 use crate::credential::Password;
+use crate::pam::code::Code;
 use crate::pam::request::{Lane, Outcome, Trouble, is_tty, is_user};
 use crate::pam::{self, MAX_PASSWORD_BYTES};
 use crate::sasl::{Name, NameRules, Outage, Question};
@@ -89,6 +90,8 @@ struct State {
 /// A question on its way.
 struct Job {
     user: Name,
+    /// Where it comes from, and when it came.
+    from: (Prefix, Moment),
     password: Arc<Password>,
     rhost: String,
     tty: String,
@@ -149,10 +152,13 @@ impl Pam {
             Ok(outcome) => outcome,
             Err(outage) => return Finding::Out(outage),
         };
+        if let Outcome::Undecided(Trouble::Timeout | Trouble::Crashed, _) = &outcome {
+            self.shared.lock().standings.kept_a_worker(prefix, now);
+        }
         let finding = verdict::finding(outcome, name, &self.settings, &self.names);
         match &finding {
             finding if verdict::is_yes(finding) => self.shared.lock().standings.logged_in(name, prefix, now),
-            Finding::Found(_) => self.shared.lock().standings.refused(prefix, now),
+            Finding::Found(_) => self.shared.lock().standings.refused(name, prefix, now),
             // Cost no hash, and may be right for the next passdb; or says nothing.
             Finding::NotFound | Finding::Out(_) => {}
         }
@@ -179,6 +185,7 @@ impl Pam {
             let standing = state.standings.of(name, prefix, now);
             let job = Job {
                 user: name.clone(),
+                from: (prefix, now),
                 password: Arc::clone(password),
                 rhost: origin.remote.map(|address| address.to_canonical().to_string()).unwrap_or_default(),
                 tty: tty(&origin.service),
@@ -245,6 +252,18 @@ impl State {
         }
         self.served_before_guessers = 0;
         self.guessers.pop().or_else(|| self.strangers.pop())
+    }
+
+    /// There is an answer, and nobody waits for it: he gave up, or it is too late. It has kept a worker.
+    fn answered_in_vain(&mut self, user: &Name, (prefix, asked): (Prefix, Moment), outcome: &Outcome) {
+        match outcome {
+            Outcome::Checked(checked) if checked.code == Code::SUCCESS => {}
+            Outcome::Checked(_) => self.standings.refused(user, prefix, asked),
+            Outcome::Undecided(Trouble::Timeout | Trouble::Crashed, _) => {
+                self.standings.kept_a_worker(prefix, asked);
+            }
+            Outcome::Excluded(_) | Outcome::Undecided(..) => {}
+        }
     }
 
     /// Tells everybody who waits that there is no verdict.

@@ -56,7 +56,10 @@ impl Fake {
             user: request.user.clone().into_bytes(),
             text: String::new(),
         };
-        let answer = Answer { id: request.id, outcome: Outcome::Checked(checked), last: false };
+        self.send(Answer { id: request.id, outcome: Outcome::Checked(checked), last: false }).await;
+    }
+
+    async fn send(&mut self, answer: Answer) {
         self.stream.write_all(&answer.encode()).await.unwrap();
     }
 
@@ -215,6 +218,73 @@ async fn networks_that_guess_wait_behind_those_that_do_not_but_not_for_ever() {
         served.push(if request.user == "bob" { 'b' } else { 'a' });
     }
     assert_eq!(served.iter().collect::<String>(), "abbbabbba");
+}
+
+/// How alice would be served, from where `ask` asks.
+fn standing(pam: &Pam, user: &str) -> Standing {
+    let name = NameRules::default().canonical(user.as_bytes()).unwrap();
+    pam.shared.lock().standings.of(&name, Prefix::from("192.0.2.7".parse().ok()), NOW)
+}
+
+#[tokio::test]
+async fn an_attempt_that_keeps_a_worker_counts_like_a_refusal_even_if_nobody_waits_for_it() {
+    for trouble in [Trouble::Timeout, Trouble::Crashed] {
+        let (pam, mut fake, _place) = both(1, 1).await;
+        let asked = ask(&pam, "alice");
+        let request = fake.request().await.unwrap();
+        fake.send(Answer {
+            id: request.id,
+            outcome: Outcome::Undecided(trouble, String::new()),
+            last: false,
+        })
+        .await;
+        assert!(matches!(asked.await.unwrap(), Finding::Out(_)));
+        assert_eq!(standing(&pam, "alice"), Standing::Guesser);
+    }
+    // He goes away before the answer comes.
+    for (code, expected) in [(Code::AUTH_ERR, Standing::Guesser), (Code::SUCCESS, Standing::Stranger)] {
+        let (pam, mut fake, _place) = both(1, 1).await;
+        let asked = ask(&pam, "alice");
+        let request = fake.request().await.unwrap();
+        asked.abort();
+        assert!(asked.await.is_err());
+        fake.answer(&request, code).await;
+        let next = ask_from(&pam, "bob", b"s3cret", "198.51.100.1");
+        let request = fake.request().await.unwrap();
+        fake.answer(&request, Code::AUTH_ERR).await;
+        next.await.unwrap();
+        assert_eq!(standing(&pam, "alice"), expected);
+    }
+}
+
+#[tokio::test]
+async fn waiting_in_vain_for_a_worker_counts_against_nobody() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let first = ask_from(&pam, "bob", b"s3cret", "198.51.100.1");
+    let request = fake.request().await.unwrap();
+    let waits = ask(&pam, "alice");
+    assert_eq!(fake.waiting().await, 0);
+    waits.abort();
+    assert!(waits.await.is_err());
+    fake.answer(&request, Code::AUTH_ERR).await;
+    first.await.unwrap();
+    assert_eq!(fake.waiting().await, 0, "nobody works for those who are gone");
+    assert_eq!(standing(&pam, "alice"), Standing::Stranger);
+}
+
+#[tokio::test]
+async fn a_known_user_who_is_refused_again_and_again_leaves_the_express_lane() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let mut lanes = Vec::new();
+    for code in [Code::SUCCESS].into_iter().chain([Code::AUTH_ERR; 6]) {
+        let asked = ask(&pam, "alice");
+        let request = fake.request().await.unwrap();
+        lanes.push(request.lane);
+        fake.answer(&request, code).await;
+        asked.await.unwrap();
+    }
+    assert_eq!(lanes[..6], [&[Lane::Ordinary][..], &[Lane::Express; 5]].concat());
+    assert_eq!(lanes[6], Lane::Ordinary);
 }
 
 #[tokio::test]
