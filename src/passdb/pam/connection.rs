@@ -3,7 +3,8 @@
 //! There are never more requests on the way than there are workers; `sasld-pam` says how many in its greeting. When
 //! the connection is lost, the requests on the way have no verdict. When it cannot be made, nobody waits: everything in
 //! the queues has no verdict, and so has everything asked until it is there again; it is tried again after a pause
-//! that grows from 0.1 to 5 seconds. An answer that is overdue means that `sasld-pam` itself has stopped.
+//! that grows from 0.1 to 5 seconds. An answer that is overdue means that `sasld-pam` itself has stopped. A `sasld-pam`
+//! that sasld has started is started again, which needs root; without it, the socket is tried from then on.
 
 use super::{Entrance, Job, Settings, Shared};
 use crate::pam::request::{Answer, FrameBuffer, Hello, Lane, MAX_FRAME_BYTES, Outcome, Request, Trouble};
@@ -14,6 +15,7 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
@@ -32,22 +34,27 @@ const OVERDUE: Duration = Duration::from_secs(1);
 
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>, settings: Settings, entrance: Entrance) {
-    let mut started = match entrance {
-        Entrance::Socket => None,
-        Entrance::Started(stream) => Some(stream),
+    let (mut started, mut start) = match entrance {
+        Entrance::Socket => (None, None),
+        Entrance::Started(stream, start) => (Some(stream), Some(start)),
     };
-    let only_once = started.is_some();
     let mut pause = FIRST_PAUSE;
     let mut trouble = String::new();
     loop {
+        let was_started = started.is_some();
         match connect(started.take(), &settings).await {
-            Ok(connection) => {
+            Ok(mut connection) => {
                 info!(event = "pam_connected", workers = connection.free(Lane::Ordinary));
-                pause = FIRST_PAUSE;
                 trouble.clear();
                 shared.lock().down = false;
                 let reason = connection.serve(&shared).await;
                 warn!(event = "pam_disconnected", %reason);
+                if connection.has_answered {
+                    pause = FIRST_PAUSE;
+                } else if pause > FIRST_PAUSE {
+                    // It greets and leaves, again and again. Nobody waits for that.
+                    shared.lock().go_down();
+                }
             }
             Err(reason) => {
                 let reason = reason.to_string();
@@ -56,24 +63,20 @@ pub(super) async fn run(shared: Arc<Shared>, settings: Settings, entrance: Entra
                     error!(event = "pam_unavailable", %socket, reason, hint = "is sasld-pam running? docs/pam.md");
                     trouble = reason;
                 }
-                {
-                    let mut state = shared.lock();
-                    state.down = true;
-                    state.clear();
-                }
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                shared.lock().go_down();
             }
         }
-        if only_once {
-            error!(
-                event = "pam_gone",
-                hint = "sasld started sasld-pam, and must be restarted to start it again"
-            );
-            let mut state = shared.lock();
-            state.down = true;
-            state.clear();
-            return;
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        if was_started && let Some(again) = &mut start {
+            match again() {
+                Ok(stream) => started = Some(stream),
+                Err(reason) => {
+                    let hint = "sasld had started it and cannot start another; it goes on with the socket";
+                    error!(event = "pam_gone", %reason, hint);
+                    shared.started.store(false, Ordering::Relaxed);
+                }
+            }
         }
     }
 }
@@ -96,6 +99,7 @@ async fn connect(
         on_the_way: HashMap::new(),
         limits: [0, 0],
         last_id: 0,
+        has_answered: false,
     };
     let hello = timeout(HELLO_PATIENCE, connection.hello()).await;
     let Hello { ordinary, express, settings: theirs } =
@@ -121,6 +125,7 @@ struct Connection {
     /// Workers in the ordinary and in the express lane.
     limits: [usize; 2],
     last_id: u64,
+    has_answered: bool,
 }
 
 struct OnTheWay {
@@ -154,7 +159,7 @@ impl Connection {
     }
 
     /// Works until the connection ends, and says why it did.
-    async fn serve(mut self, shared: &Shared) -> io::Error {
+    async fn serve(&mut self, shared: &Shared) -> io::Error {
         loop {
             if let Err(error) = self.send_what_waits(shared).await {
                 return error;
@@ -231,6 +236,7 @@ impl Connection {
             let Some(request) = self.on_the_way.remove(&id) else {
                 return Err(io::Error::other("answer to nothing"));
             };
+            self.has_answered = true;
             if let Err(outcome) = request.reply.send(outcome) {
                 shared.lock().answered_in_vain(&request.user, request.from, &outcome);
             }

@@ -22,9 +22,10 @@ use crate::sasl::{Name, NameRules, Outage, Question};
 use crate::session::{Moment, Origin};
 use core::time::Duration;
 use standing::{Standing, Standings};
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
@@ -54,16 +55,17 @@ pub struct Settings {
 pub enum Entrance {
     /// At [`Settings::socket`].
     Socket,
-    /// We started it, and this is the only connection there will ever be.
-    Started(UnixStream),
+    /// We started it, this is the connection, and this may start another one when it has ended.
+    Started(UnixStream, Start),
 }
+
+/// Starts `sasld-pam` anew.
+pub type Start = Box<dyn FnMut() -> io::Result<UnixStream> + Send>;
 
 /// See the module's head.
 pub struct Pam {
     settings: Settings,
     names: NameRules,
-    /// Started by us, who may not be able to do so again.
-    started: bool,
     shared: Arc<Shared>,
     connection: AbortHandle,
 }
@@ -74,6 +76,8 @@ struct Shared {
     patience: AtomicU64,
     /// There is something to send.
     wake: Notify,
+    /// Started by us, who may not be able to do so again.
+    started: AtomicBool,
 }
 
 struct State {
@@ -114,11 +118,11 @@ impl Pam {
             down: false,
         };
         let patience = AtomicU64::new(millis(deadline));
-        let shared = Arc::new(Shared { state: Mutex::new(state), patience, wake: Notify::new() });
-        let started = matches!(entrance, Entrance::Started(_));
+        let started = AtomicBool::new(matches!(entrance, Entrance::Started(..)));
+        let shared = Arc::new(Shared { state: Mutex::new(state), patience, wake: Notify::new(), started });
         let task = connection::run(Arc::clone(&shared), settings.clone(), entrance);
         let connection = tokio::spawn(task).abort_handle();
-        Self { settings, names, started, shared, connection }
+        Self { settings, names, shared, connection }
     }
 
     /// Whether this is the passdb for these settings and rules.
@@ -130,7 +134,7 @@ impl Pam {
     /// Whether it cannot be replaced by one with these settings while we run: its `sasld-pam` would be gone for good.
     #[must_use]
     pub fn must_stay(&self, settings: &Settings) -> bool {
-        self.started && self.settings.socket == settings.socket
+        self.shared.started.load(Ordering::Relaxed) && self.settings.socket == settings.socket
     }
 
     /// Changes the time after which a question has no verdict.
@@ -266,8 +270,9 @@ impl State {
         }
     }
 
-    /// Tells everybody who waits that there is no verdict.
-    fn clear(&mut self) {
+    /// From now on nobody waits, and everybody who does hears that there is no verdict.
+    fn go_down(&mut self) {
+        self.down = true;
         for queue in [&mut self.known, &mut self.strangers, &mut self.guessers] {
             while queue.pop().is_some() {}
         }

@@ -331,6 +331,64 @@ async fn a_lost_connection_costs_what_was_on_the_way_and_is_made_again() {
 }
 
 #[tokio::test]
+async fn one_that_greets_and_leaves_costs_longer_and_longer_pauses() {
+    let place = place();
+    let pam = open(&place);
+    let ours = pam::Settings::default().to_string();
+    let start = Instant::now();
+    for _ in 0..3 {
+        drop(Fake::accept(&place.listener, 1, 1, &ours).await);
+    }
+    // 100 ms and 200 ms.
+    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+    assert!(matches!(ask(&pam, "alice").await.unwrap(), Finding::Out(Outage::Passdb)));
+}
+
+/// A `sasld-pam` that we have started and that has ended, and how a next one is started.
+async fn ended(place: &Place, start: Start) -> Arc<Pam> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let names = NameRules::default();
+    let entrance = Entrance::Started(ours, start);
+    let pam = Arc::new(Pam::open(settings(place), names, Duration::from_secs(8), entrance));
+    assert!(pam.must_stay(&settings(place)));
+    drop(theirs);
+    pam
+}
+
+#[tokio::test]
+async fn after_the_end_of_one_that_cannot_be_started_again_the_socket_is_tried() {
+    let place = place();
+    let pam = ended(&place, Box::new(|| Err(io::Error::other("no root")))).await;
+    let ours = pam::Settings::default().to_string();
+    let mut fake = Fake::accept(&place.listener, 1, 1, &ours).await;
+    assert!(!pam.must_stay(&settings(&place)));
+    while pam.shared.lock().down {
+        tokio::task::yield_now().await;
+    }
+    let asked = ask(&pam, "alice");
+    let request = fake.request().await.unwrap();
+    fake.answer(&request, Code::SUCCESS).await;
+    assert!(verdict::is_yes(&asked.await.unwrap()));
+}
+
+#[tokio::test]
+async fn one_that_can_be_started_again_is() {
+    let place = place();
+    let (sender, mut started) = tokio::sync::mpsc::unbounded_channel();
+    let start = move || {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        sender.send(theirs).map_err(io::Error::other)?;
+        Ok(ours)
+    };
+    let pam = ended(&place, Box::new(start)).await;
+    for _ in 0..2 {
+        // Each of them ends without a word.
+        started.recv().await.unwrap();
+    }
+    assert!(pam.must_stay(&settings(&place)));
+}
+
+#[tokio::test]
 async fn without_sasld_pam_nobody_waits() {
     let place = place();
     let settings = Settings { socket: place.socket.with_file_name("nowhere"), ..settings(&place) };
