@@ -4,6 +4,7 @@
 //!   those who logged in lately do not wait for strangers; see [`Lane`].
 //! - A child that is late is killed, and one that ends, breaks the format or says that it is worn out is replaced. The
 //!   request it had has no verdict; the next one goes to another child.
+//! - A killed child counts until it is gone, so that those that cannot be killed do not multiply.
 //! - Children that die before they are ready are started again after a pause that grows from 0.1 to 5 seconds.
 //!   Meanwhile requests have no verdict at once.
 //!
@@ -22,6 +23,9 @@ const MAX_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Requests that may wait in a lane, for each child it can have.
 const QUEUED_PER_CHILD: usize = 4;
+
+/// How long a killed child may take to be gone before nobody waits for its place any more.
+const DEATH_PATIENCE: Duration = Duration::from_secs(1);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -45,7 +49,6 @@ pub struct Line {
 /// See the module's head.
 pub struct Pool {
     crews: [Crew; 2],
-    dying: Vec<Dying>,
     launcher: Launcher,
     last_child: u64,
     complaint: String,
@@ -57,6 +60,8 @@ struct Crew {
     lane: Lane,
     limit: usize,
     children: Vec<Child>,
+    /// Killed, and not gone yet.
+    dying: Vec<Dying>,
     queue: VecDeque<(Job, Request)>,
     pause: Duration,
     no_start_before: Instant,
@@ -69,13 +74,13 @@ impl Pool {
             lane,
             limit: usize::from(limit),
             children: Vec::new(),
+            dying: Vec::new(),
             queue: VecDeque::new(),
             pause: FIRST_PAUSE,
             no_start_before: now,
         };
         Self {
             crews: [crew(Lane::Ordinary, ordinary), crew(Lane::Express, express)],
-            dying: Vec::new(),
             launcher,
             last_child: 0,
             complaint: String::new(),
@@ -91,7 +96,7 @@ impl Pool {
     /// Nobody waits for anything.
     pub fn is_idle(&self) -> bool {
         let busy = |child: &Child| matches!(child.state, State::Busy(_));
-        !self.crews.iter().any(|crew| crew.children.iter().any(busy))
+        self.crews.iter().all(|crew| crew.queue.is_empty() && !crew.children.iter().any(busy))
     }
 
     /// What there is to listen to.
@@ -110,12 +115,17 @@ impl Pool {
         std::mem::take(&mut self.answers)
     }
 
-    /// Kills every child.
-    pub fn stop(&mut self) {
+    /// Kills every child. What was not answered has no verdict.
+    pub fn stop(&mut self, now: Instant) {
         for crew in &mut self.crews {
-            for child in crew.children.drain(..) {
-                child.kill(None);
-            }
+            let waiting = crew.queue.drain(..).map(|(job, _)| job);
+            let busy = crew.children.drain(..).filter_map(|mut child| {
+                let state = std::mem::replace(&mut child.state, State::Idle);
+                child.kill(None, now);
+                if let State::Busy(job) = state { Some(job) } else { None }
+            });
+            let unanswered = busy.chain(waiting);
+            self.answers.extend(unanswered.map(|job| (job, undecided(Trouble::NoWorker, "sasld-pam stops"))));
         }
     }
 
@@ -128,9 +138,12 @@ impl Pool {
                 State::Idle => None,
             });
             let paused = !crew.queue.is_empty() && crew.no_start_before > now;
+            let deaths = crew.dying.iter().map(|dying| dying.since + DEATH_PATIENCE);
+            let deaths = deaths.filter(|death| !crew.queue.is_empty() && *death > now);
             children
                 .chain(crew.queue.iter().map(|(job, _)| job.deadline))
                 .chain(paused.then_some(crew.no_start_before))
+                .chain(deaths)
         });
         alarms.min()
     }
@@ -161,7 +174,9 @@ impl Pool {
                 self.reply(job, undecided(Trouble::Timeout, "no child was free in time"));
             }
         }
-        self.dying.retain_mut(|dying| !dying.is_gone());
+        for crew in &mut self.crews {
+            crew.dying.retain_mut(|dying| !dying.is_gone());
+        }
     }
 
     /// Hears what a child has to say.
@@ -170,6 +185,9 @@ impl Pool {
             self.hear_child(line.crew, line.child, now);
         } else if let Some(child) = self.child(line.crew, line.child) {
             child.drain_stderr(now);
+            if child.floods() {
+                self.lose(line.crew, line.child, Some("floods standard error"), Trouble::Crashed, now);
+            }
         }
     }
 
@@ -232,11 +250,13 @@ impl Pool {
         let crew = &self.crews[index];
         let starting = crew.children.iter().filter(|child| matches!(child.state, State::Starting)).count();
         let wanted = crew.queue.len().saturating_sub(starting);
-        for _ in 0..wanted.min(crew.limit - crew.children.len()) {
+        let places = crew.limit.saturating_sub(crew.children.len() + crew.dying.len());
+        for _ in 0..wanted.min(places) {
             self.start_child(index, now);
         }
         let crew = &mut self.crews[index];
-        if crew.children.is_empty() {
+        let will_be_gone = |dying: &Dying| now < dying.since + DEATH_PATIENCE;
+        if crew.children.is_empty() && !crew.dying.iter().any(will_be_gone) {
             for (job, _) in std::mem::take(&mut crew.queue) {
                 self.reply(job, undecided(Trouble::NoWorker, "no child can be started"));
             }
@@ -337,7 +357,7 @@ impl Pool {
         let state = std::mem::replace(&mut child.state, State::Idle);
         // What it said last may explain it.
         child.drain_stderr(now);
-        self.dying.push(child.kill(why));
+        crew.dying.push(child.kill(why, now));
         match state {
             State::Busy(job) => self.reply(job, undecided(trouble, why.unwrap_or_default())),
             State::Starting => crew.pause_starting(now),

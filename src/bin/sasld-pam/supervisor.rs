@@ -2,6 +2,9 @@
 //!
 //! It runs no module code and never blocks. One thread, one loop around poll(2).
 //!
+//! Under systemd it says when it is ready, that it is alive (half as often as asked for, from the loop itself), and that
+//! it stops. When descriptors run out, whoever wants to connect waits in the backlog.
+//!
 //! Concurrency is limited here, by the number of children; sasld is told how many there are and sends no more
 //! requests than that, so the queue, and who is next in it, are its business.
 
@@ -14,6 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Uid;
 use sasld::pam::Settings;
 use sasld::pam::request::{Answer, Hello};
+use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
@@ -30,6 +34,10 @@ const MAX_CLIENTS: usize = 16;
 
 /// How long requests may go on after SIGTERM.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long nobody is accepted after that has failed, and how often it is logged.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+const ACCEPT_COMPLAINTS: Duration = Duration::from_secs(10);
 
 /// Where sasld comes from.
 pub enum Entrance {
@@ -48,6 +56,17 @@ pub struct Supervisor {
     hello: Hello,
     signals: SignalFd,
     stop_at: Option<Instant>,
+    /// Nobody is accepted before.
+    accept_after: Instant,
+    /// It is not logged before that nobody can be accepted.
+    complain_after: Instant,
+    watchdog: Option<Watchdog>,
+}
+
+/// How often systemd wants to hear from us.
+struct Watchdog {
+    interval: Duration,
+    next: Instant,
 }
 
 #[derive(Clone, Copy)]
@@ -71,14 +90,19 @@ impl Supervisor {
         let express = (ordinary / 2).max(1);
         let watched: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD].into_iter().collect();
         watched.thread_block()?;
+        let now = Instant::now();
         let mut supervisor = Self {
             entrance: None,
             clients: BTreeMap::new(),
             last_client: 0,
-            pool: Pool::new(ordinary, express, launcher, Instant::now()),
+            pool: Pool::new(ordinary, express, launcher, now),
             hello: Hello { ordinary, express, settings: settings.to_string() },
             signals: SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?,
             stop_at: None,
+            accept_after: now,
+            complain_after: now,
+            watchdog: sd_notify::watchdog_enabled()
+                .map(|patience| Watchdog { interval: patience / 2, next: now }),
         };
         match entrance {
             Entrance::Listener(listener, peers) => {
@@ -94,18 +118,29 @@ impl Supervisor {
     pub fn run(mut self) -> io::Result<()> {
         info!(event = "pam_ready", workers = self.hello.ordinary, express = self.hello.express, settings = %self.hello.settings);
         self.pool.warm_up(Instant::now());
+        notify(&[NotifyState::Ready]);
         while !self.is_over() {
             let now = Instant::now();
             self.pool.keep_time(now);
             self.pool.dispatch(now);
             self.send_answers();
+            self.feed_the_watchdog(now);
             for (source, flags) in self.wait(now)? {
                 self.attend(source, flags, Instant::now());
             }
         }
-        self.pool.stop();
+        self.pool.stop(Instant::now());
         self.send_answers();
         Ok(())
+    }
+
+    fn feed_the_watchdog(&mut self, now: Instant) {
+        if let Some(watchdog) = &mut self.watchdog
+            && now >= watchdog.next
+        {
+            watchdog.next = now + watchdog.interval;
+            notify(&[NotifyState::Watchdog]);
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -121,6 +156,7 @@ impl Supervisor {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         if let Some((listener, _)) = &self.entrance
             && self.clients.len() < MAX_CLIENTS
+            && now >= self.accept_after
         {
             sources.push(Source::Entrance);
             fds.push(PollFd::new(listener.as_fd(), PollFlags::POLLIN));
@@ -146,14 +182,16 @@ impl Supervisor {
     }
 
     fn next_alarm(&self, now: Instant) -> Instant {
-        let alarms = self.pool.next_alarm(now).into_iter().chain(self.stop_at);
+        let accept = (self.accept_after > now).then_some(self.accept_after);
+        let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.next);
+        let alarms = self.pool.next_alarm(now).into_iter().chain(self.stop_at).chain(accept).chain(watchdog);
         alarms.fold(now + Duration::from_secs(60), Instant::min)
     }
 
     fn attend(&mut self, source: Source, flags: PollFlags, now: Instant) {
         match source {
             Source::Signals => self.hear_signals(now),
-            Source::Entrance => self.accept(),
+            Source::Entrance => self.accept(now),
             Source::Client(number) => self.attend_client(number, flags, now),
             Source::Child(line) => self.pool.attend(line, now),
         }
@@ -166,19 +204,30 @@ impl Supervisor {
             }
             if [Signal::SIGTERM, Signal::SIGINT].iter().any(|stop| signal.ssi_signo == *stop as u32) {
                 info!(event = "pam_stopping");
+                notify(&[NotifyState::Stopping]);
                 self.entrance = None;
                 self.stop_at = Some(now + STOP_PATIENCE);
             }
         }
     }
 
-    fn accept(&mut self) {
+    fn accept(&mut self, now: Instant) {
         let Some((listener, peers)) = &self.entrance else {
             return;
         };
-        let Ok((stream, _)) = listener.accept() else {
-            // Nobody there any more; or no descriptors, and then he waits in the backlog.
-            return;
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            // Nobody there any more.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(reason) => {
+                // He waits in the backlog, and poll would say so without pause.
+                self.accept_after = now + ACCEPT_PAUSE;
+                if now >= self.complain_after {
+                    self.complain_after = now + ACCEPT_COMPLAINTS;
+                    warn!(event = "pam_not_accepted", %reason);
+                }
+                return;
+            }
         };
         let peer = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials);
         match peer {
@@ -227,5 +276,12 @@ impl Supervisor {
                 client.send(&Answer { id, outcome, last: false }.encode());
             }
         }
+    }
+}
+
+/// Tells systemd, where there is one.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(reason) = sd_notify::notify(states) {
+        warn!(event = "not_notified", %reason);
     }
 }

@@ -11,10 +11,10 @@
 use crate::conversation::Conversation;
 use crate::stack::{self, Stack};
 use crate::{ffi, guard};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{ResGid, ResUid, getgroups, getresgid, getresuid};
+use nix::unistd::{ResGid, ResUid, getgroups, getresgid, getresuid, setsid};
 use pam::{Context, Flag};
 use sasld::pam::code::Code;
 use sasld::pam::request::{
@@ -28,9 +28,17 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use zeroize::{Zeroize, Zeroizing};
 
-/// With more memory than this in use, a child is replaced: modules leak. The 24 children of the default pool stay under
-/// the `MemoryMax=` of the unit with it.
+/// With more memory than this in use after a request, a child is replaced: modules leak. The `MemoryMax=` of the unit has
+/// room for the 24 children of the default pool with it; `docs/pam.md` has the sum.
 const MAX_RESIDENT_BYTES: u64 = 40 << 20;
+
+/// The most memory that a child can have for data; see setrlimit(2). A module that wants more gets none and should say
+/// `PAM_BUF_ERR`, and one that takes no for no answer crashes; both are no verdict. It is that much because the dearest
+/// hash worth checking, yescrypt of cost 9, takes 256 MiB for a moment.
+const MAX_DATA_BYTES: u64 = 512 << 20;
+
+/// Who dies first when there is no memory left: a child, rather than the supervisor. See proc(5).
+const OOM_SCORE_ADJ: &str = "500";
 
 /// With this many more descriptors than it started with, a child is replaced.
 const MAX_LEAKED_DESCRIPTORS: usize = 32;
@@ -63,9 +71,16 @@ pub fn run(settings: &Settings, lane: Lane, folder: Option<PathBuf>) -> io::Resu
 /// Takes the channel from standard input, and makes the process what modules may run in.
 fn settle_in(lane: Lane) -> io::Result<UnixStream> {
     let channel = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // The supervisor did not make us the leader of a group, so this cannot fail but under a debugger.
+    let _ = setsid();
+    // Before the files in /proc become root's. Without /proc the kernel chooses by size, which is as good a guess.
+    let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    let (_, most) = getrlimit(Resource::RLIMIT_DATA)?;
+    let data = most.min(MAX_DATA_BYTES);
+    setrlimit(Resource::RLIMIT_DATA, data, data)?;
     // In process lists; a program run through /proc is called "exe".
     nix::sys::prctl::set_name(c"sasld-pam")?;
     // The supervisor has one thread, so this is about the process; a module that hangs would not notice its end.
@@ -92,6 +107,8 @@ impl Worker<'_> {
         let now = Baseline::now();
         let mut last = now.resident > MAX_RESIDENT_BYTES
             || now.descriptors > self.baseline.descriptors + MAX_LEAKED_DESCRIPTORS
+            // What has leaked comes back in no other way.
+            || matches!(&outcome, Outcome::Checked(checked) if checked.code == Code::BUF_ERR)
             // A new child says when the service is good again.
             || matches!(outcome, Outcome::Undecided(Trouble::NoService, _));
         if now.rights != self.baseline.rights {
