@@ -1,6 +1,7 @@
 //! What real stacks make of real users.
 
-use crate::harness::{Folder, LocalUser, PamServer, can_make_users, module_stack, wait_until};
+use crate::harness::{Folder, LocalUser, PamServer, can_make_users, module, module_stack, wait_until};
+use sasld::pam::MAX_PASSWORD_BYTES;
 use sasld::pam::code::Code;
 use sasld::pam::request::{Checked, Exclusion, Outcome, Stage, Trouble};
 use std::path::Path;
@@ -102,11 +103,60 @@ fn a_password_may_have_511_bytes() {
     if !can_make_users() {
         return;
     }
-    let longest = "x".repeat(511);
-    let user = LocalUser::new(&longest[..510]);
+    let longest = "x".repeat(MAX_PASSWORD_BYTES);
+    let user = LocalUser::new(&longest);
     let mut pam = PamServer::start(PAM_UNIX, &[]);
-    assert_eq!(pam.result(&user.name, &longest[..510]), YES);
-    assert_eq!(pam.result(&user.name, &longest), WRONG, "the last byte counts");
+    assert_eq!(pam.result(&user.name, &longest), YES);
+    assert_eq!(pam.result(&user.name, &longest[1..]), WRONG, "the last byte counts");
+    // One more, which the format of requests has no room for.
+    let frame = longer_than_possible(&user.name, &[b'x'; MAX_PASSWORD_BYTES + 1]);
+    pam.write(&frame);
+    assert_eq!(pam.frame(), None);
+}
+
+/// A request as `Request::encode` would have made it if it did not check.
+fn longer_than_possible(user: &str, password: &[u8]) -> Vec<u8> {
+    // Version, kind, id, lane, patience.
+    let mut frame = vec![1, b'Q', 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0x20, 0];
+    for field in [user.as_bytes(), password, b"192.0.2.7", b"smtp"] {
+        frame.extend(u16::try_from(field.len()).expect("a short field").to_be_bytes());
+        frame.extend(field);
+    }
+    let length = u32::try_from(frame.len()).expect("a short frame").to_be_bytes();
+    [&length[..], &frame].concat()
+}
+
+#[test]
+fn an_unknown_user_is_unknown_by_default_and_by_pam_unix_itself() {
+    let stranger = "sasldt-stranger";
+    let unknown = (Stage::Authenticate, Code::USER_UNKNOWN);
+    assert_eq!(
+        PamServer::start(PAM_UNIX, &[]).ask(stranger, PASSWORD),
+        Outcome::Excluded(Exclusion::UnknownUser)
+    );
+    let mut pam = PamServer::start(PAM_UNIX, &["--min-uid=0"]);
+    for name in [stranger, "-alice", "+alice", "root:x", "..", "j\u{f6}rg"] {
+        assert_eq!(pam.result(name, PASSWORD), unknown, "{name}");
+    }
+    // Debian's stack makes a wrong password of it, which is why users are looked up first.
+    assert_eq!(PamServer::start(DEBIAN, &["--min-uid=0"]).result(stranger, PASSWORD), WRONG);
+}
+
+#[test]
+fn with_the_default_rails_too_a_changed_name_is_told_and_a_yes_to_anybody_shows() {
+    if !can_make_users() {
+        return;
+    }
+    let (user, other) = (LocalUser::new(PASSWORD), LocalUser::new(PASSWORD));
+    let asked = |stack: &str| match PamServer::start(stack, &[]).ask(&user.name, "right") {
+        Outcome::Checked(checked) => checked,
+        outcome => panic!("{outcome:?}"),
+    };
+    let module = module().display();
+    let renamed = asked(&format!("auth required {module} to={}\naccount required pam_unix.so\n", other.name));
+    assert_eq!((renamed.code, renamed.user), (Code::SUCCESS, other.name.clone().into_bytes()));
+    let permitted = asked("auth required pam_permit.so\naccount required pam_permit.so\n");
+    assert_eq!((permitted.code, permitted.asked), (Code::SUCCESS, false));
 }
 
 #[test]
@@ -246,4 +296,27 @@ fn a_module_that_is_not_there_is_told_by_its_code() {
         &["--min-uid=0"],
     );
     assert_eq!(pam.result("alice", "right").1, Code::MODULE_UNKNOWN);
+}
+
+#[test]
+fn the_codes_are_those_of_the_system() {
+    let header = std::fs::read_to_string("/usr/include/security/_pam_types.h").expect("libpam's header");
+    let mut known = 0;
+    for line in header.lines() {
+        let mut words = line.split_whitespace();
+        let (Some("#define"), Some(name), Some(number)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        if name == "_PAM_RETURN_VALUES" {
+            assert_eq!(number, "32");
+            break;
+        }
+        if let Ok(number) = number.parse()
+            && name.starts_with("PAM_")
+        {
+            assert_eq!(Code(number).to_string(), name);
+            known += 1;
+        }
+    }
+    assert_eq!(known, 32);
 }

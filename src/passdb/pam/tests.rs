@@ -345,7 +345,7 @@ async fn one_that_greets_and_leaves_costs_longer_and_longer_pauses() {
 }
 
 /// A `sasld-pam` that we have started and that has ended, and how a next one is started.
-async fn ended(place: &Place, start: Start) -> Arc<Pam> {
+fn ended(place: &Place, start: Start) -> Arc<Pam> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let names = NameRules::default();
     let entrance = Entrance::Started(ours, start);
@@ -358,7 +358,7 @@ async fn ended(place: &Place, start: Start) -> Arc<Pam> {
 #[tokio::test]
 async fn after_the_end_of_one_that_cannot_be_started_again_the_socket_is_tried() {
     let place = place();
-    let pam = ended(&place, Box::new(|| Err(io::Error::other("no root")))).await;
+    let pam = ended(&place, Box::new(|| Err(io::Error::other("no root"))));
     let ours = pam::Settings::default().to_string();
     let mut fake = Fake::accept(&place.listener, 1, 1, &ours).await;
     assert!(!pam.must_stay(&settings(&place)));
@@ -380,7 +380,7 @@ async fn one_that_can_be_started_again_is() {
         sender.send(theirs).map_err(io::Error::other)?;
         Ok(ours)
     };
-    let pam = ended(&place, Box::new(start)).await;
+    let pam = ended(&place, Box::new(start));
     for _ in 0..2 {
         // Each of them ends without a word.
         started.recv().await.unwrap();

@@ -144,13 +144,14 @@ mod tests {
         said_to(Outcome::Checked(outcome), false)
     }
 
-    /// The rows of the table in `docs/pam.md`: code, meaning at pam_authenticate, meaning at pam_acct_mgmt.
-    fn documented() -> Vec<(u8, String, String)> {
+    /// The rows of the table in `docs/pam.md`: code, its name, meaning at pam_authenticate, meaning at pam_acct_mgmt.
+    fn documented() -> Vec<(u8, String, String, String)> {
         let page = include_str!("../../../docs/pam.md");
         let cells = |row: &str| row.split('|').map(|cell| cell.trim().replace('`', "")).collect::<Vec<_>>();
         let rows = page.lines().map(cells);
         rows.filter_map(|cells| {
-            Some((cells.get(1)?.parse().ok()?, cells.get(3)?.clone(), cells.get(4)?.clone()))
+            let [_, code, name, authenticate, account, ..] = &cells[..] else { return None };
+            Some((code.parse().ok()?, name.clone(), authenticate.clone(), account.clone()))
         })
         .collect()
     }
@@ -159,7 +160,8 @@ mod tests {
     fn each_code_means_what_is_documented() {
         let table = documented();
         assert_eq!(table.iter().map(|row| row.0).collect::<Vec<_>>(), (0..=31).collect::<Vec<_>>());
-        for (code, authenticate, account) in table {
+        for (code, name, authenticate, account) in table {
+            assert_eq!(Code(code).to_string(), name);
             if code != 0 {
                 assert_eq!(said(checked(Stage::Authenticate, Code(code))), authenticate, "{}", Code(code));
                 assert_eq!(said(checked(Stage::Start, Code(code))), "passdb_unavailable", "{}", Code(code));
