@@ -6,7 +6,7 @@
 //! that grows from 0.1 to 5 seconds. An answer that is overdue means that `sasld-pam` itself has stopped. A `sasld-pam`
 //! that sasld has started is started again, which needs root; without it, the socket is tried from then on.
 
-use super::{Entrance, Job, Settings, Shared};
+use super::{Entrance, Health, Job, Settings, Shared};
 use crate::pam::request::{Answer, FrameBuffer, Hello, Lane, MAX_FRAME_BYTES, Outcome, Request, Trouble};
 use crate::passdb::fair_queue::Prefix;
 use crate::sasl::Name;
@@ -46,8 +46,14 @@ pub(super) async fn run(shared: Arc<Shared>, settings: Settings, entrance: Entra
             Ok(mut connection) => {
                 info!(event = "pam_connected", workers = connection.free(Lane::Ordinary));
                 trouble.clear();
-                shared.lock().down = false;
+                let workers = connection.limits.iter().sum();
+                {
+                    let mut state = shared.lock();
+                    state.down = false;
+                    state.health = Health { connected: true, workers, ..Health::default() };
+                }
                 let reason = connection.serve(&shared).await;
+                shared.lock().health = Health { workers, ..Health::of(&reason) };
                 warn!(event = "pam_disconnected", %reason);
                 if connection.has_answered {
                     pause = FIRST_PAUSE;
@@ -57,6 +63,7 @@ pub(super) async fn run(shared: Arc<Shared>, settings: Settings, entrance: Entra
                 }
             }
             Err(reason) => {
+                shared.lock().health = Health::of(&reason);
                 let reason = reason.to_string();
                 if reason != trouble {
                     let socket = settings.socket.display();
@@ -78,6 +85,12 @@ pub(super) async fn run(shared: Arc<Shared>, settings: Settings, entrance: Entra
                 }
             }
         }
+    }
+}
+
+impl Health {
+    fn of(trouble: &io::Error) -> Self {
+        Self { trouble: Some(trouble.to_string()), ..Self::default() }
     }
 }
 
