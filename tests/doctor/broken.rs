@@ -20,7 +20,8 @@ const FEWEST: usize = 40;
 
 fn folders() -> Vec<PathBuf> {
     let broken = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doctor/broken");
-    let mut folders: Vec<PathBuf> = fs::read_dir(broken).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut folders: Vec<PathBuf> =
+        fs::read_dir(broken).unwrap().map(|entry| entry.unwrap().path()).collect();
     folders.retain(|folder| folder.is_dir());
     folders.sort();
     folders
@@ -84,7 +85,7 @@ fn mend(folder: &Path) -> Result<(), String> {
         return Err(format!("it is said to be a {level}, in\n{report}"));
     }
     let fixed = site.shell(&fix, expected.get("typed").map(|typed| typed.replace("\\n", "\n")).as_deref());
-    if fixed.exit != 0 && expected.get("exit").is_none_or(|exit| *exit != fixed.exit.to_string()) {
+    if fixed.exit != 0 {
         return Err(format!("the fix failed: {fixed:?}"));
     }
     site.age();
@@ -101,7 +102,10 @@ fn find(site: &Site, expected: &BTreeMap<String, String>) -> Option<(Value, Stri
     let parsed: Value = serde_json::from_str(report.out.lines().next().unwrap_or_default())
         .unwrap_or_else(|error| panic!("{error}: {}", report.out));
     let probes = parsed["probes"].as_array().unwrap();
-    let probe = probes.iter().find(|probe| probe["name"] == expected["probe"].as_str()).expect("a probe of this name");
+    let probe = probes
+        .iter()
+        .find(|probe| probe["name"] == expected["probe"].as_str())
+        .expect("a probe of this name");
     let part = site.with_paths(&expected["text"]);
     let found = probe["findings"].as_array().unwrap().iter().find(|finding| {
         let text = format!("{}: {}", finding["place"].as_str().unwrap(), finding["what"].as_str().unwrap());

@@ -88,7 +88,8 @@ impl Site {
             fs::create_dir(site.join(folder)).unwrap();
         }
         let postfix = nix::unistd::User::from_name("postfix").unwrap().expect("Postfix's user");
-        let queues = ["active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "maildrop"];
+        let queues =
+            ["active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "maildrop"];
         let queues = queues.iter().chain(&["private", "public", "saved", "trace"]);
         for folder in queues.map(|name| format!("queue/{name}")).chain(["data".to_owned()]) {
             let folder = site.join(folder);
@@ -142,7 +143,8 @@ impl Site {
 
     /// Types a command at a shell, as root on this machine would; `typed` is what it asks for at the terminal.
     pub fn shell(&mut self, command: &str, typed: Option<&str>) -> Outcome {
-        let path = format!("{}:{}", Path::new(SASLD).parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let path =
+            format!("{}:{}", Path::new(SASLD).parent().unwrap().display(), std::env::var("PATH").unwrap());
         let mut shell = match typed {
             None => Command::new("sh"),
             Some(_) => Command::new("script"),
@@ -204,7 +206,8 @@ fn available() -> Result<(), String> {
         return Err("only root can be Postfix's user".to_owned());
     }
     for program in ["postconf", "openssl", "swaks", "script"] {
-        let found = Command::new("sh").args(["-c", "command -v \"$0\"", program]).stdout(Stdio::null()).status();
+        let found =
+            Command::new("sh").args(["-c", "command -v \"$0\"", program]).stdout(Stdio::null()).status();
         if !found.is_ok_and(|status| status.success()) {
             return Err(format!("{program} is missing; packaging/dev/need test installs it"));
         }

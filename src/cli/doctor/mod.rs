@@ -63,8 +63,42 @@ pub struct Probe {
     pub name: &'static str,
     /// What is in order when it finds nothing.
     pub good: &'static str,
+    /// Without which it has nothing to look at.
+    pub needs: Needs,
     /// Looks.
     pub look: fn(&Facts) -> Vec<Finding>,
+}
+
+/// What a probe looks at.
+#[derive(Clone, Copy, Debug)]
+pub enum Needs {
+    /// What is always there.
+    Nothing,
+    /// sasld's configuration.
+    Configuration,
+    /// PAM as a passdb.
+    Pam,
+    /// A Postfix.
+    Postfix,
+    /// A service of Postfix where users can log in.
+    Logins,
+}
+
+impl Probe {
+    /// What it finds, or why it cannot look.
+    fn findings(&self, facts: &Facts) -> Vec<Finding> {
+        let lacking = match self.needs {
+            Needs::Nothing => None,
+            Needs::Configuration => facts.config.is_err().then_some("there is no configuration"),
+            Needs::Pam => facts.pam().is_none().then_some("PAM is not asked"),
+            Needs::Postfix => facts.instances.is_empty().then_some("there is no Postfix"),
+            Needs::Logins => {
+                let logins = facts.instances.iter().any(|instance| instance.with_auth().next().is_some());
+                (!logins).then_some("no service of Postfix lets users log in")
+            }
+        };
+        lacking.map_or_else(|| (self.look)(facts), |lacking| vec![Finding::skipped(lacking)])
+    }
 }
 
 pub(super) fn run(
@@ -102,7 +136,7 @@ pub(super) fn after_setup(
 fn examine(scope: Scope, json: bool, out: &mut dyn Write) -> Result<Exit, Failure> {
     let facts = Facts::gather(scope);
     let results: Vec<(&Probe, Vec<Finding>)> =
-        probes::PROBES.iter().map(|probe| (probe, (probe.look)(&facts))).collect();
+        probes::PROBES.iter().map(|probe| (probe, probe.findings(&facts))).collect();
     if json {
         report::json(&facts, &results, out)?;
     } else {
