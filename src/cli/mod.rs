@@ -4,6 +4,7 @@
 //! those of sysexits.h, and the same for every command: see [`Exit`].
 #![forbid(unsafe_code)]
 
+mod ask;
 mod check;
 mod doctor;
 mod hash;
@@ -11,8 +12,10 @@ mod probe;
 pub mod prompt;
 mod serve;
 mod setup;
+mod status;
 mod test;
 mod user;
+mod why;
 
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Passdb};
 use crate::sasl::{Mechanism, NameRules};
@@ -47,6 +50,8 @@ enum Command {
     Doctor(doctor::Arguments),
     Setup(setup::Arguments),
     Hash(hash::Arguments),
+    Status(status::Arguments),
+    Why(why::Arguments),
     /// Add, change, remove and list the users of the secrets file
     User(user::UserArgs),
 }
@@ -143,6 +148,8 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
         Command::Doctor(arguments) => doctor::run(arguments, &mut out, &mut prompt::Terminal),
         Command::Setup(arguments) => setup::run(arguments, &mut out),
         Command::Hash(arguments) => hash::run(&arguments, &mut out, &mut prompt::Terminal),
+        Command::Status(arguments) => status::run(&arguments, &mut out),
+        Command::Why(arguments) => why::run(&arguments, &mut out),
         Command::User(arguments) => edit_users(&arguments, &mut out),
     };
     let flushed = |exit| match out.flush() {

@@ -141,7 +141,8 @@ fn describe(socket: &str, client: &Client, took: Duration, out: &mut dyn Write) 
         if greeting.cookie { "yes" } else { "no: Dovecot's own clients need one" }
     )?;
     for offer in &greeting.mechanisms {
-        writeln!(out, "{:<13}{}", offer.name.escape_debug(), offer.properties.join(" ").escape_debug())?;
+        let (name, properties) = (offer.name.escape_debug().to_string(), offer.properties.join(" "));
+        writeln!(out, "{name:<13}{}", properties.escape_debug())?;
     }
     Ok(())
 }

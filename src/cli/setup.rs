@@ -220,7 +220,14 @@ impl<'a> Plan<'a> {
             self.set_for_service("smtpd_tls_auth_only", "yes");
         } else if clear && !has("smtpd_sasl_security_options", "noplaintext") {
             self.set_for_service("smtpd_sasl_security_options", "noanonymous,noplaintext");
-            self.set_for_service("smtpd_sasl_tls_security_options", "noanonymous");
+            // Where these follow the others, they change with them.
+            let name = "smtpd_sasl_tls_security_options";
+            let written = self.service.overrides.get(name).or_else(|| self.instance.written.get(name));
+            if written.is_none_or(|value| value.contains('$')) {
+                self.put_for_service(name, "noanonymous");
+            } else {
+                self.set_for_service(name, "noanonymous");
+            }
         } else if has("smtpd_sasl_tls_security_options", "noplaintext") {
             self.set_for_service("smtpd_sasl_tls_security_options", "noanonymous");
         }
@@ -273,9 +280,13 @@ impl<'a> Plan<'a> {
 
     /// A parameter of the service in master.cf, unless it holds already.
     fn set_for_service(&mut self, name: &str, value: &str) {
-        if without_blanks(self.service.get(name)) == without_blanks(value) {
-            return;
+        if without_blanks(self.service.get(name)) != without_blanks(value) {
+            self.put_for_service(name, value);
         }
+    }
+
+    /// A parameter of the service in master.cf.
+    fn put_for_service(&mut self, name: &str, value: &str) {
         let id = self.service.id();
         let setting = format!("{id}/{name}={value}");
         match self.service.overrides.get(name) {

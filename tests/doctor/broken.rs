@@ -64,7 +64,7 @@ fn mend(folder: &Path) -> Result<(), String> {
         serve(&site.with_paths(server));
     }
     let script = fs::read_to_string(folder.join("setup")).unwrap();
-    let broken = site.shell(&format!("set -e\n{}", site.with_paths(&script)), None);
+    let broken = site.shell(&format!("set -e\n{}", site.with_paths(&script)));
     if broken.exit != 0 {
         return Err(format!("setup: {broken:?}"));
     }
@@ -84,7 +84,10 @@ fn mend(folder: &Path) -> Result<(), String> {
     if level != expected["level"] {
         return Err(format!("it is said to be a {level}, in\n{report}"));
     }
-    let fixed = site.shell(&fix, expected.get("typed").map(|typed| typed.replace("\\n", "\n")).as_deref());
+    let fixed = match expected.get("typed") {
+        Some(typed) => site.terminal(&fix, &typed.split(' ').collect::<Vec<_>>()),
+        None => site.shell(&fix),
+    };
     if fixed.exit != 0 {
         return Err(format!("the fix failed: {fixed:?}"));
     }

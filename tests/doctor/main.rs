@@ -9,6 +9,7 @@
 mod support;
 
 mod broken;
+mod page;
 mod probe;
 mod setup;
 mod site;
@@ -30,7 +31,7 @@ fn a_user_who_can_log_in_is_no_finding_and_one_who_cannot_is_an_error() {
     let doctor = |site: &mut Site, password: &str| {
         let words = "doctor --config $SITE/sasld.yaml --postfix-config $ETC --root $ROOT --user alice --password-stdin";
         let command = site.with_paths(&format!("printf %s {password} | sasld {words}"));
-        site.shell(&command, None)
+        site.shell(&command)
     };
     let right = doctor(&mut site, "secret");
     assert_eq!(right.exit, 0, "{}", right.out);

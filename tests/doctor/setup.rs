@@ -83,10 +83,10 @@ fn a_bare_postfix_ends_in_a_login_over_starttls() {
             "printf secret | sasld doctor --config $SITE/sasld.yaml --postfix-config $ETC --root $ROOT \
              --user alice --password-stdin --smtp {service}"
         ));
-        let looked = site.shell(&outside, None);
+        let looked = site.shell(&outside);
         assert_eq!(looked.exit, 0, "{}", looked.out);
         assert!(looked.out.contains("the certificate: self-signed certificate"), "{}", looked.out);
-        let wrong = site.shell(&outside.replace("secret |", "wrong |"), None);
+        let wrong = site.shell(&outside.replace("secret |", "wrong |"));
         assert!(wrong.exit == 2 && wrong.out.contains("refused: 535 5.7.8"), "{}", wrong.out);
         site.age();
         let again = site.sasld(&words[..4]);
@@ -116,11 +116,11 @@ fn nothing_is_changed_without_apply_and_undo_brings_everything_back() {
     assert_eq!((printed.exit, settings(&site)), (0, before.clone()), "{}", printed.out);
     let (commands, undo) = printed.out.split_once("# To undo:\n").unwrap();
     let undo: String = undo.lines().map(|line| line.strip_prefix("# ").unwrap().to_owned() + "\n").collect();
-    let typed = site.shell(&format!("set -e\n{commands}"), None);
+    let typed = site.shell(&format!("set -e\n{commands}"));
     assert!(typed.out.contains("0 errors, 0 warnings"), "{}", typed.out);
     assert_ne!(settings(&site), before);
     site.age();
-    let undone = site.shell(&format!("set -e\n{undo}"), None);
+    let undone = site.shell(&format!("set -e\n{undo}"));
     assert_eq!(undone.exit, 0, "{}", undone.out);
     assert_eq!(settings(&site), before);
 }

@@ -6,10 +6,12 @@
 
 use crate::support::sasld::Sasld;
 use crate::support::skip::not_tested;
+use nix::pty::openpty;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, Uid};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -141,31 +143,50 @@ impl Site {
         assert!(touched.success());
     }
 
-    /// Types a command at a shell, as root on this machine would; `typed` is what it asks for at the terminal.
-    pub fn shell(&mut self, command: &str, typed: Option<&str>) -> Outcome {
-        let path =
-            format!("{}:{}", Path::new(SASLD).parent().unwrap().display(), std::env::var("PATH").unwrap());
-        let mut shell = match typed {
-            None => Command::new("sh"),
-            Some(_) => Command::new("script"),
-        };
-        match typed {
-            None => shell.args(["-c", command]),
-            Some(_) => shell.args(["-qec", command, "/dev/null"]),
-        };
+    /// Types a command at a shell, as root on this machine would.
+    pub fn shell(&mut self, command: &str) -> Outcome {
         // What stays in the background keeps its output open, so that is a file.
         let output = self.path().join("output");
         let file = fs::File::create(&output).unwrap();
-        shell.stdout(file.try_clone().unwrap()).stderr(file).stdin(Stdio::piped());
-        shell.env("PATH", path).process_group(0);
-        for (name, value) in self.variables() {
-            shell.env(name, value);
-        }
+        let mut shell = self.with_environment("sh");
+        shell.args(["-c", command]).process_group(0);
+        shell.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         let mut child = shell.spawn().unwrap();
         self.started.push(Pid::from_raw(i32::try_from(child.id()).unwrap()));
-        let _ = child.stdin.take().unwrap().write_all(typed.unwrap_or_default().as_bytes());
         let exit = child.wait().unwrap().code().unwrap_or(-1);
         Outcome { exit, out: fs::read_to_string(output).unwrap() }
+    }
+
+    /// The same at a terminal, with one of these lines typed at each prompt.
+    pub fn terminal(&self, command: &str, typed: &[&str]) -> Outcome {
+        let pty = openpty(None, None).unwrap();
+        let side = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
+        let mut shell = self.with_environment("setsid");
+        shell.args(["--ctty", "sh", "-c", command]);
+        shell.stdin(side(&pty.slave)).stdout(side(&pty.slave)).stderr(side(&pty.slave));
+        let mut child = shell.spawn().unwrap();
+        drop((shell, pty.slave));
+        let mut terminal = fs::File::from(pty.master);
+        let (mut out, mut lines) = (String::new(), typed.iter());
+        let mut buffer = [0; 1024];
+        // The last reader of a terminal whose other side is gone gets an error, not an end.
+        while let Ok(read @ 1..) = terminal.read(&mut buffer) {
+            out += &String::from_utf8_lossy(&buffer[..read]);
+            if out.ends_with(": ")
+                && let Some(line) = lines.next()
+            {
+                terminal.write_all(format!("{line}\n").as_bytes()).unwrap();
+            }
+        }
+        Outcome { exit: child.wait().unwrap().code().unwrap_or(-1), out }
+    }
+
+    fn with_environment(&self, program: &str) -> Command {
+        let own = Path::new(SASLD).parent().unwrap().display();
+        let mut command = Command::new(program);
+        command.env("PATH", format!("{own}:{}", std::env::var("PATH").unwrap())).env("COLUMNS", "100");
+        command.envs(self.variables());
+        command
     }
 
     fn variables(&self) -> [(&'static str, PathBuf); 4] {
@@ -205,7 +226,7 @@ fn available() -> Result<(), String> {
     if !Uid::effective().is_root() {
         return Err("only root can be Postfix's user".to_owned());
     }
-    for program in ["postconf", "openssl", "swaks", "script"] {
+    for program in ["postconf", "openssl", "swaks", "setsid"] {
         let found =
             Command::new("sh").args(["-c", "command -v \"$0\"", program]).stdout(Stdio::null()).status();
         if !found.is_ok_and(|status| status.success()) {

@@ -9,6 +9,7 @@ use super::seen::{Place, Seen, look};
 use super::shell::quote;
 use super::units::Units;
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Listener, Passdb};
+use crate::control::{self, Request, Status};
 use crate::credential::Password;
 use crate::sasl::Mechanism;
 use crate::secrets::{self, LoadError, LoadOptions, Names, SERVICE_ACCOUNT, Secrets, Trust};
@@ -33,6 +34,8 @@ pub struct Facts {
     pub listeners: Vec<(String, Seen)>,
     /// Every process, by its id.
     pub processes: BTreeMap<i32, String>,
+    /// What the running daemon says of itself over its control socket; only root may ask.
+    pub status: Option<Status>,
     /// sasld's units; `None` without systemd.
     pub units: Option<Units>,
     /// `/`, or where a test has the files of other packages.
@@ -79,6 +82,12 @@ impl Facts {
                 seen.entry(place.clone()).or_insert_with(|| look(&place));
             }
         }
+        let control = match &config {
+            Ok(config) => config.control.clone(),
+            // What it runs with may name another one, but this is the usual one.
+            Err(_) => Some(control::DEFAULT_PATH.into()),
+        };
+        let status = control.and_then(|socket| control::ask(&socket, &Request::Status).ok());
         let (secrets, listeners) = match &config {
             Ok(config) => (secrets_files(config), listeners(config)),
             Err(_) => (Vec::new(), Vec::new()),
@@ -91,6 +100,7 @@ impl Facts {
             seen,
             listeners,
             processes: processes(),
+            status,
             units: Units::look(),
             root: scope.root,
             login: scope.login,
@@ -138,10 +148,12 @@ impl Facts {
         self.processes.values().any(|running| running == name)
     }
 
-    /// The process that serves sasld's sockets, if it is a sasld.
+    /// The running daemon: as it says itself, or as whoever serves its sockets does.
     pub fn daemon(&self) -> Option<i32> {
-        let of_listeners = self.listeners.iter().map(|(_, seen)| seen);
-        of_listeners.chain(self.seen.values()).find_map(|seen| match seen {
+        if let Some(status) = &self.status {
+            return i32::try_from(status.pid).ok();
+        }
+        self.listeners.iter().find_map(|(_, seen)| match seen {
             Seen::Greeted(greeted) => greeted.server.filter(|pid| self.name_of(*pid) == Some("sasld")),
             Seen::Not { .. } => None,
         })
@@ -182,14 +194,20 @@ impl Facts {
         }
     }
 
-    /// The command, and afterwards a running sasld reads its configuration again.
-    pub fn then_reload_sasld(&self, command: String) -> String {
+    /// The command that has a running sasld read its configuration again.
+    pub fn reload_sasld(&self) -> Option<String> {
         match (self.daemon(), &self.units) {
-            (None, _) => command,
-            (Some(_), Some(units)) if units.has("sasld.service") => {
-                format!("{command} && systemctl reload sasld")
-            }
-            (Some(pid), _) => format!("{command} && kill -HUP {pid}"),
+            (None, _) => None,
+            (Some(_), Some(units)) if units.has("sasld.service") => Some("systemctl reload sasld".to_owned()),
+            (Some(pid), _) => Some(format!("kill -HUP {pid}")),
+        }
+    }
+
+    /// The command, and afterwards that one.
+    pub fn then_reload_sasld(&self, command: String) -> String {
+        match self.reload_sasld() {
+            Some(reload) => format!("{command} && {reload}"),
+            None => command,
         }
     }
 

@@ -127,15 +127,16 @@ fn stops_strangers(elements: &[&str], everybody_is_known: bool) -> bool {
     false
 }
 
+/// The list without what lets everybody in, and with what keeps strangers out.
 fn closed(elements: &[&str]) -> String {
     let mut list: Vec<&str> = elements.iter().copied().filter(|element| *element != "permit").collect();
-    for needed in ["permit_mynetworks", PERMIT] {
-        if !list.contains(&needed) {
-            list.push(needed);
+    if !stops_strangers(&list, false) {
+        if list.is_empty() {
+            list.push("permit_mynetworks");
         }
+        list.push("reject_unauth_destination");
     }
-    list.push("reject_unauth_destination");
-    list.join(", ")
+    if list.contains(&PERMIT) { list.join(", ") } else { permitting(&list) }
 }
 
 /// The network in `mynetworks` that has every address.

@@ -5,6 +5,7 @@ use crate::cli::doctor::finding::Finding;
 use crate::cli::doctor::seen::Seen;
 use crate::cli::doctor::shell::quote;
 use crate::config::{ConfigError, Mistake};
+use crate::control::reply::PassdbState;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -109,6 +110,78 @@ pub fn running(facts: &Facts) -> Vec<Finding> {
         finding.fix.clear();
     }
     findings
+}
+
+/// Whether the running daemon goes by what is in the files now.
+pub fn in_force(facts: &Facts) -> Vec<Finding> {
+    let Some(status) = &facts.status else {
+        return vec![Finding::skipped("sasld does not answer on its control socket, or not to this user")];
+    };
+    let mut findings = Vec::new();
+    let reload = facts.reload_sasld().unwrap_or_else(|| facts.start_sasld());
+    let configuration = &status.configuration;
+    let path = Path::new(&configuration.path);
+    let mend = match facts.config.is_ok() && path == facts.config_path {
+        true => reload.clone(),
+        false => facts.sasld("check"),
+    };
+    if configuration.last_good {
+        findings.push(
+            Finding::warning("sasld runs on the copy of an older configuration")
+                .at(path.display())
+                .why("It found mistakes at its start, and took the last configuration without any.")
+                .fix(mend),
+        );
+    } else if let Some(rejected) = &configuration.rejected {
+        findings.push(
+            Finding::warning(format!(
+                "the reload of {} was rejected: {}",
+                rejected.at,
+                rejected.mistakes.join("; ")
+            ))
+            .at(path.display())
+            .why("What was in force before still is.")
+            .fix(mend),
+        );
+    } else if changed_after(path, &configuration.in_force_since) {
+        findings.push(
+            Finding::warning(format!(
+                "it has changed since sasld read it at {}",
+                configuration.in_force_since
+            ))
+            .at(path.display())
+            .why("Changes of the configuration count from the next reload on.")
+            .fix(mend),
+        );
+    }
+    for passdb in &status.passdbs {
+        let (place, trouble) = match passdb {
+            PassdbState::SecretsFile(file) => (&file.path, &file.trouble),
+            PassdbState::Pam(pam) => (&pam.socket, &pam.trouble),
+        };
+        if let Some(trouble) = trouble {
+            findings.push(
+                Finding::error(format!("sasld says: {trouble}"))
+                    .at(place)
+                    .why("Its users hear 454, or are checked against what was there before.")
+                    .fix(facts.sasld("check")),
+            );
+        }
+    }
+    findings
+}
+
+/// Whether the file or one in `conf.d` beside it is younger than this moment.
+fn changed_after(path: &Path, moment: &str) -> bool {
+    let Ok(moment) = humantime::parse_rfc3339_weak(moment) else { return false };
+    let folder = path.with_file_name("conf.d");
+    let beside = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let yaml = beside.filter(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    // The folder itself as well: a file may have been taken away.
+    let mut files = yaml.chain([path.to_owned(), folder.clone()]);
+    files.any(|file| {
+        std::fs::metadata(file).and_then(|found| found.modified()).is_ok_and(|time| time > moment)
+    })
 }
 
 pub fn clock(facts: &Facts) -> Vec<Finding> {

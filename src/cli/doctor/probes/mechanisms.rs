@@ -49,9 +49,32 @@ pub fn mechanisms(facts: &Facts) -> Vec<Finding> {
                 false => instance.set_for(service, TLS_OPTIONS, "noanonymous"),
             };
             report("inside TLS", TLS_OPTIONS, fix);
+        } else if service.tls() != Tls::Never {
+            findings.extend(plaintext_inside_tls(instance, service, greeted).map(|finding| finding.at(at)));
         }
     }
     findings
+}
+
+/// Options for TLS that follow those for the clear take PLAIN away where it belongs.
+fn plaintext_inside_tls(instance: &Instance, service: &Service, greeted: &Greeted) -> Option<Finding> {
+    let plaintext = |offer: &&Offer| has(offer, "plaintext");
+    let served = greeted.mechanisms.iter().any(|offer| plaintext(&offer));
+    let options = list(service.get(TLS_OPTIONS));
+    if !served || !options.contains(&"noplaintext") {
+        return None;
+    }
+    Some(
+        Finding::warning("PLAIN and LOGIN are not offered inside TLS")
+            .why(format!(
+                "{TLS_OPTIONS} has noplaintext, or follows {OPTIONS} that do. Users whose password is stored as a hash \
+                 alone cannot log in, nor can mail programs that know nothing else."
+            ))
+            .fix(match service.overrides.contains_key(OPTIONS) {
+                true => instance.set_only_for(service, &[(TLS_OPTIONS, "noanonymous")]),
+                false => instance.set_for(service, TLS_OPTIONS, "noanonymous"),
+            }),
+    )
 }
 
 pub fn plaintext(facts: &Facts) -> Vec<Finding> {
@@ -63,9 +86,7 @@ pub fn plaintext(facts: &Facts) -> Vec<Finding> {
         if plaintext.is_empty() {
             continue;
         }
-        let fix = if service.tls() == Tls::Never {
-            encrypt(instance, service)
-        } else if plaintext.len() < clear.len() {
+        let only_inside_tls = if plaintext.len() < clear.len() {
             let options = [(OPTIONS, "noanonymous,noplaintext"), (TLS_OPTIONS, "noanonymous")];
             match options.iter().any(|(name, _)| service.overrides.contains_key(*name)) {
                 true => instance.set_only_for(service, &options),
@@ -73,6 +94,10 @@ pub fn plaintext(facts: &Facts) -> Vec<Finding> {
             }
         } else {
             instance.set_for(service, "smtpd_tls_auth_only", "yes")
+        };
+        let fix = match service.tls() {
+            Tls::Never => format!("{} && {only_inside_tls}", encrypt(instance, service)),
+            _ => only_inside_tls,
         };
         findings.push(
             Finding::warning(format!("{} without TLS", names(&plaintext)))

@@ -20,6 +20,7 @@ pub const PROBES: &[Probe] = &[
     Probe { name: "configuration", good: "sasld's configuration loads", needs: Needs::Nothing, look: daemon::configuration },
     Probe { name: "units", good: "no unit of sasld has failed or is off", needs: Needs::Nothing, look: daemon::units },
     Probe { name: "running", good: "sasld listens where it is configured to", needs: Needs::Configuration, look: daemon::running },
+    Probe { name: "in-force", good: "sasld goes by what is in its files now", needs: Needs::Nothing, look: daemon::in_force },
     Probe { name: "clock", good: "no file comes from the future", needs: Needs::Nothing, look: daemon::clock },
     Probe { name: "secrets-file", good: "the secrets file can be trusted and read", needs: Needs::Configuration, look: users::secrets_file },
     Probe { name: "secrets-lines", good: "every line of it can be used", needs: Needs::Configuration, look: users::secrets_lines },

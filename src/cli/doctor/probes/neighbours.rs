@@ -63,7 +63,7 @@ pub fn fail2ban(facts: &Facts) -> Vec<Finding> {
                 ))
                 .at(file.display())
                 .why("Guessers who use these are never banned.")
-                .fix(stock_filter(&folder, name)),
+                .fix(stock_filter(facts, &folder, name)),
             );
         }
         if !patterns.iter().any(|pattern| pattern.contains(OUTAGE)) {
@@ -73,7 +73,7 @@ pub fn fail2ban(facts: &Facts) -> Vec<Finding> {
                     .why(format!(
                         "Postfix logs \"{OUTAGE}\" when a password could not be checked. Honest users are banned for it."
                     ))
-                    .fix(stock_filter(&folder, name)),
+                    .fix(stock_filter(facts, &folder, name)),
             );
         }
     }
@@ -81,17 +81,21 @@ pub fn fail2ban(facts: &Facts) -> Vec<Finding> {
         findings.push(
             Finding::note("fail2ban is installed, and no jail of it reads failed logins")
                 .why("It could ban addresses that guess. Its jail postfix-sasl reads what Postfix logs for sasld's refusals.")
-                .fix(stock_filter(&folder, "postfix-sasl")),
+                .fix(stock_filter(facts, &folder, "postfix-sasl")),
         );
     }
     findings
 }
 
 /// The command that turns a jail on, with fail2ban's own filter.
-fn stock_filter(folder: &Path, jail: &str) -> String {
+fn stock_filter(facts: &Facts, folder: &Path, jail: &str) -> String {
     let file = quote(&folder.join("jail.d").join(format!("zz-{jail}.local")).display().to_string());
     let text = quote(&format!("[{jail}]\\nenabled = true\\nfilter = postfix[mode=auth]\\n"));
-    let reload = if Path::new("/run/fail2ban").exists() { " && fail2ban-client reload" } else { "" };
+    let reload = if facts.root.join("run/fail2ban/fail2ban.sock").exists() {
+        " && fail2ban-client reload"
+    } else {
+        ""
+    };
     format!("printf {text} >{file}{reload}")
 }
 

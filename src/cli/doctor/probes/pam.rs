@@ -3,6 +3,7 @@
 use super::users::has_secrets_file;
 use crate::cli::doctor::facts::Facts;
 use crate::cli::doctor::finding::Finding;
+use crate::control::reply::PassdbState;
 use crate::pam::SERVICE_FOLDERS;
 use crate::pam::request::{FrameBuffer, Hello};
 use crate::sasl::Mechanism;
@@ -52,6 +53,24 @@ pub fn worker(facts: &Facts) -> Vec<Finding> {
         _ if facts.runs("sasld-pam") => return Vec::new(),
         _ => facts.start_sasld(),
     };
+    // A running sasld knows, and is the only one besides root whom sasld-pam talks to.
+    let known = facts.status.iter().flat_map(|status| &status.passdbs).find_map(|passdb| match passdb {
+        PassdbState::Pam(pam) => Some(pam),
+        PassdbState::SecretsFile(_) => None,
+    });
+    match known {
+        Some(pam) if pam.connected => return Vec::new(),
+        Some(pam) => {
+            let trouble = pam.trouble.as_deref().unwrap_or("there is no connection");
+            return vec![
+                Finding::error(format!("sasld cannot reach sasld-pam: {trouble}"))
+                    .at(settings.socket.display())
+                    .why("Users of PAM hear 454.")
+                    .fix(start),
+            ];
+        }
+        None => {}
+    }
     match hello(&settings.socket) {
         Ok(hello) if hello.settings != settings.worker.to_string() => vec![
             Finding::warning(format!("sasld-pam was started with other settings: {}", hello.settings))

@@ -6,7 +6,7 @@ use crate::cli::doctor::shell::quote;
 use crate::config::Passdb;
 use crate::credential::Verifiers;
 use crate::sasl::Mechanism;
-use crate::secrets::{LoadError, SERVICE_ACCOUNT, Secrets};
+use crate::secrets::{Closed, LoadError, SERVICE_ACCOUNT, Secrets};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -74,16 +74,26 @@ pub fn secrets_lines(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (file, secrets) in loaded(facts) {
         let problems = secrets.problems();
+        let mut twice = Vec::new();
         for problem in problems.listed().iter().take(NAMED) {
             let finding = Finding::warning(problem).at(file.path.display());
             let finding = finding.why("Whoever this is for cannot log in, whatever the password.");
             let path = quote(&file.path.display().to_string());
-            findings.push(match &problem.name {
-                Some(name) if secrets.lookup(name).is_some() && !problem.reason.contains("user name") => {
-                    finding.fix(format!("sasld user passwd {} --file {path}", quote(name)))
-                }
-                _ => finding.fix(format!("sed -i '{}d' {path}", problem.line)),
-            });
+            let delete = format!("sed -i '{}d' {path}", problem.line);
+            findings.push(
+                match (&problem.name, problem.name.as_ref().and_then(|name| closed_by(secrets, name))) {
+                    (Some(name), Some(Closed::BrokenLine)) => {
+                        finding.fix(format!("sasld user passwd {} --file {path}", quote(name)))
+                    }
+                    // One of the lines has to stay.
+                    (Some(name), Some(Closed::Duplicate)) if twice.contains(&name) => finding,
+                    (Some(name), Some(Closed::Duplicate)) => {
+                        twice.push(name);
+                        finding.fix(delete)
+                    }
+                    _ => finding.fix(delete),
+                },
+            );
         }
         let more = problems.total().saturating_sub(NAMED);
         if more > 0 {
@@ -95,6 +105,10 @@ pub fn secrets_lines(facts: &Facts) -> Vec<Finding> {
         }
     }
     findings
+}
+
+fn closed_by(secrets: &Secrets, name: &str) -> Option<Closed> {
+    secrets.lookup(name)?.closed
 }
 
 pub fn users(facts: &Facts) -> Vec<Finding> {
