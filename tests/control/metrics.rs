@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 for family in text_string_to_metric_families(sys.stdin.read()):
     for sample in family.samples:
         labels = ','.join(f'{key}={value}' for key, value in sorted(sample.labels.items()))
-        print(f'{sample.name}{{{labels}}} {sample.value}')
+        print(f'{sample.name}{{{labels}}} {float(sample.value)}')
 ";
 
 fn get(mut stream: impl Read + Write, path: &str) -> (String, String) {

@@ -28,7 +28,7 @@ fn plain(authzid: &str, user: &str, password: &str) -> String {
 #[test]
 fn every_refusal_of_a_named_user_is_explained() {
     let dir = directory();
-    let users = "alice:{PLAIN}wonder\nbob:{SHA256}47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\
+    let users = "alice:{PLAIN}wonder\nbob:{SSHA256}rOq+LkGnbJX1mFb4qnjKOhsYjLVAScRMenPjdWnXb6tUdcz0HxvhCaJlVhWsfbec\n\
                  carol:{PLAIN}x::::::nologin\ndave:{PLAIN}x::::::allow_nets=198.51.100.0/24\n";
     let services = "services:\n  inside: {allow_nets: [198.51.100.0/24]}\n";
     let sasld = start(&dir, users, services);
