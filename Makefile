@@ -30,7 +30,7 @@ manuals: ## manual pages and shell completions, into target/manuals
 	@packaging/dev/need build
 	cargo run --quiet --example manuals -- target/manuals
 
-bench: ## sasld and Dovecot side by side; rewrites docs/performance.md
+bench: ## sasld beside Dovecot and saslauthd; rewrites docs/performance.md
 	@packaging/dev/need bench
 	cargo bench --bench peers
 
