@@ -20,6 +20,7 @@ test: ## everything that CI runs; a test that cannot run is a failure
 	@packaging/dev/need test
 	@$(MAKE) --no-print-directory fmt-check clippy doc
 	$(if $(NEXTEST),cargo test --quiet --doc)
+	packaging/dev/deb
 	$(CARGO_TEST) $(if $(and $(NEXTEST),$(SASLD_ALLOW_SKIP)),--success-output final)
 
 test-dovecot: ## the dialogs against Debian's Dovecot (a part of `make test`)
