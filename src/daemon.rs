@@ -11,15 +11,18 @@
 //! closed, which their users hear as a temporary failure.
 #![forbid(unsafe_code)]
 
+mod doors;
 mod root;
 
 use crate::config::{self, Config, ConfigError};
+use crate::control::Reporter;
 use crate::passdb::{Chain, HashPool, Link, Pam, SecretsFile, Source};
 use crate::server::listener::{self, Inherited, Prepared, loopback};
 use crate::server::{BindError, Endpoint, Listener, Live, Server, Service, random};
 use crate::telemetry::{self, Log};
 use core::num::NonZeroUsize;
 use core::time::Duration;
+use doors::Doors;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 use sd_notify::NotifyState;
@@ -95,6 +98,9 @@ struct Daemon {
     server: Arc<Server>,
     listening: Vec<Listening>,
     inherited: bool,
+    reporter: Arc<Reporter>,
+    /// What answers questions about us.
+    doors: Doors,
     log: Log,
 }
 
@@ -122,15 +128,19 @@ impl Daemon {
         let connections = (config.limits.connections as usize).max(config.listeners.len());
         let server = Server::start(Arc::clone(&service), cores, connections)
             .map_err(system("start the serving threads"))?;
+        let server = Arc::new(server);
+        let reporter = Arc::new(Reporter::new(Arc::clone(&service), Arc::clone(&server), Arc::clone(&pool)));
         let mut daemon = Self {
             path: path.to_owned(),
             started_with: config.clone(),
             config,
             pool,
             service,
-            server: Arc::new(server),
+            server,
             listening: Vec::new(),
             inherited: !inherited.is_empty(),
+            reporter,
+            doors: Doors::default(),
             log,
         };
         if daemon.inherited {
@@ -143,8 +153,18 @@ impl Daemon {
             let prepared = daemon.prepare(&daemon.config)?;
             daemon.place(prepared)?;
         }
+        daemon.doors.open(&daemon.started_with, &daemon.reporter);
         root::give_away().map_err(system("become another user than root"))?;
+        daemon.tell_reporter();
         Ok(daemon)
+    }
+
+    /// Tells those who ask what is in force since now.
+    fn tell_reporter(&self) {
+        let mut facts = self.reporter.facts();
+        facts.in_force(&self.path, false);
+        facts.listeners =
+            self.listening.iter().map(|listening| Arc::downgrade(&listening.listener)).collect();
     }
 
     /// Makes the sockets that this configuration wants and we do not have, without putting them in place.
@@ -234,6 +254,7 @@ impl Daemon {
             notify(&[NotifyState::Reloading, now]);
         }
         if let Err(error) = self.try_reload() {
+            self.reporter.facts().rejected(&error.to_string());
             // One line of log for each mistake.
             for reason in error.to_string().lines() {
                 error!(event = "not_reloaded", reason, hint = "the running configuration stays in force");
@@ -274,6 +295,8 @@ impl Daemon {
         for (key, changed) in [
             ("hash_threads", config.hash_threads != self.started_with.hash_threads),
             ("limits.connections", config.limits.connections != self.started_with.limits.connections),
+            ("control", config.control != self.started_with.control),
+            ("metrics", config.metrics != self.started_with.metrics),
             ("listeners", self.inherited && config.listeners != self.started_with.listeners),
         ] {
             if changed {
@@ -281,6 +304,8 @@ impl Daemon {
             }
         }
         self.config = config;
+        self.doors.open(&self.started_with, &self.reporter);
+        self.tell_reporter();
         Ok(())
     }
 

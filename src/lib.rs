@@ -12,6 +12,9 @@
 //! - [`secrets`] is the file that one of them reads and the admin commands write.
 //! - [`credential`] is what is stored for a user, and whether a password matches it.
 //!
+//! Beside the path, [`tally`] counts and remembers the attempts, and [`control`] answers root's questions about them and
+//! about the running daemon.
+//!
 //! `credential`, `sasl`, `wire`, `policy` and `session` are pure: no sockets, files, clocks or
 //! randomness of their own, so that a whole login runs inside a unit test. `docs/flow.md` follows
 //! one request hop by hop.
@@ -19,6 +22,7 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod control;
 pub mod credential;
 pub mod daemon;
 pub mod pam;
@@ -28,5 +32,6 @@ pub mod sasl;
 pub mod secrets;
 pub mod server;
 pub mod session;
+pub mod tally;
 pub mod telemetry;
 pub mod wire;

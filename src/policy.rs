@@ -59,14 +59,17 @@ impl Policy {
     /// The rules for this service.
     #[must_use]
     pub fn service(&self, name: &[u8]) -> &ServicePolicy {
+        self.section(name).unwrap_or(&self.default_service)
+    }
+
+    /// The section of its own that this service has.
+    #[must_use]
+    pub fn section(&self, name: &[u8]) -> Option<&ServicePolicy> {
         // Most set-ups have no sections, and then the name needs no look at all.
         if self.services.is_empty() {
-            return &self.default_service;
+            return None;
         }
-        std::str::from_utf8(name)
-            .ok()
-            .and_then(|name| self.services.get(name))
-            .unwrap_or(&self.default_service)
+        std::str::from_utf8(name).ok().and_then(|name| self.services.get(name))
     }
 }
 

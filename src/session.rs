@@ -442,6 +442,7 @@ impl Session {
         reason: Option<&'static str>,
     ) -> Action {
         let attempt = Attempt {
+            ticket: None,
             verdict: Verdict::Rejected(why),
             claimed: Claimed::Nobody,
             mechanism,
@@ -485,6 +486,7 @@ impl Session {
 
     fn attempt(&self, verdict: Verdict, claimed: Claimed, request: &Request, now: Moment) -> Attempt {
         Attempt {
+            ticket: Some(request.ticket),
             verdict,
             claimed,
             mechanism: Some(request.mechanism),

@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use crate::sasl::Claimed;
-use crate::session::{Attempt, Verdict};
+use crate::session::Attempt;
 use crate::wire::Secured;
 use core::fmt;
 use core::time::Duration;
@@ -299,14 +299,8 @@ impl Visit for Line<'_> {
 
 /// The one line that an attempt ends with.
 pub fn log_attempt(attempt: &Attempt) {
-    let Attempt { verdict, claimed, mechanism, origin, client_pid, elapsed } = attempt;
-    let (result, why) = match verdict {
-        Verdict::Accepted => ("ok", None),
-        Verdict::Refused(refusal) => ("refused", Some(refusal.why())),
-        Verdict::Rejected(why) => ("refused", Some(*why)),
-        Verdict::Outage(outage) => ("outage", Some(outage.why())),
-        Verdict::Abandoned => ("abandoned", None),
-    };
+    let Attempt { verdict, claimed, mechanism, origin, client_pid, elapsed, .. } = attempt;
+    let (result, why) = verdict.words();
     let user = match claimed {
         Claimed::Nobody => None,
         Claimed::Name(name) => Some(Text(name.as_str().as_bytes())),

@@ -4,16 +4,19 @@
 //! those of sysexits.h, and the same for every command: see [`Exit`].
 #![forbid(unsafe_code)]
 
+mod ask;
 mod check;
 mod hash;
 pub mod prompt;
 mod serve;
+mod status;
 mod test;
 mod user;
+mod why;
 
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Passdb};
 use crate::sasl::{Mechanism, NameRules};
-use crate::secrets::Names;
+use crate::secrets::{Names, Trust};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::fmt;
@@ -41,6 +44,8 @@ enum Command {
     Check(check::Arguments),
     Test(test::Arguments),
     Hash(hash::Arguments),
+    Status(status::Arguments),
+    Why(why::Arguments),
     /// Add, change, remove and list the users of the secrets file
     User(user::UserArgs),
 }
@@ -138,6 +143,8 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
         Command::Check(arguments) => check::run(&arguments, &mut out),
         Command::Test(arguments) => test::run(&arguments, &mut out, &mut prompt::Terminal),
         Command::Hash(arguments) => hash::run(&arguments, &mut out, &mut prompt::Terminal),
+        Command::Status(arguments) => status::run(&arguments, &mut out),
+        Command::Why(arguments) => why::run(&arguments, &mut out),
         Command::User(arguments) => edit_users(&arguments, &mut out),
     };
     let flushed = |exit| match out.flush() {
@@ -158,8 +165,11 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
 
 fn edit_users(arguments: &user::UserArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     // A file named on the command line needs no configuration: what is not configured is as the defaults have it.
-    let (path, names, cram_md5) = match &arguments.file {
-        Some(file) => (file.clone(), NameRules::default(), true),
+    let (path, names, mechanisms, control) = match &arguments.file {
+        Some(file) => {
+            let control = Some(PathBuf::from(crate::control::DEFAULT_PATH));
+            (file.clone(), NameRules::default(), Mechanism::ALL.to_vec(), control)
+        }
         None => {
             let config = Config::load(&config_path(arguments.config.as_deref()))?;
             let file = config.passdbs.iter().find_map(|passdb| match passdb {
@@ -169,17 +179,19 @@ fn edit_users(arguments: &user::UserArgs, out: &mut dyn Write) -> Result<Exit, F
             let Some(path) = file else {
                 return Err(Failure::new(Exit::Config, "passdbs: there is no secrets_file"));
             };
-            (path.clone(), config.usernames.clone(), config.mechanisms.contains(&Mechanism::CramMd5))
+            (path.clone(), config.usernames, config.mechanisms, config.control)
         }
     };
     let allowed = |name: &str| names.canonical(name.as_bytes()).is_ok();
     let settings = user::UserSettings {
         path: &path,
         names: Names { lowercase: names.lowercase(), allowed: &allowed },
-        cram_md5,
+        mechanisms: &mechanisms,
+        control: control.as_deref(),
+        trust: &Trust::of_process(),
     };
-    user::run(&arguments.command, &settings, out, &mut prompt::Terminal)
-        .map(|()| Exit::Yes)
+    let mut voice = user::Voice { out, err: &mut io::stderr(), json: arguments.json, quiet: arguments.quiet };
+    user::run(&arguments.command, &settings, &mut voice, &mut prompt::Terminal)
         .map_err(|error| Failure { exit: error.exit_code(), message: error.to_string() })
 }
 

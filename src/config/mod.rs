@@ -18,6 +18,7 @@ mod file;
 mod item;
 mod listeners;
 mod load;
+mod metrics;
 mod mistake;
 mod passdbs;
 mod services;
@@ -68,6 +69,26 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged.
     pub log_level: LogLevel,
+    /// Where the daemon answers questions about itself, if it does.
+    pub control: Option<PathBuf>,
+    /// Where it serves metrics, if it does.
+    pub metrics: Option<Metrics>,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    /// A Unix socket that belongs to the daemon.
+    Unix {
+        /// Absolute, at most 107 bytes.
+        path: PathBuf,
+        /// Its group; `None` is the daemon's.
+        group: Option<Account>,
+        /// Permission bits, at most `0o777`.
+        mode: u32,
+    },
+    /// A TCP port.
+    Tcp(TcpListener),
 }
 
 /// One place where mail servers connect.
@@ -170,6 +191,7 @@ mod default {
     pub(super) const HASH_THREADS: u32 = 0;
     pub(super) const LIMITS: Limits = Limits { connections: 10_000, exchanges_per_connection: 1_024 };
     pub(super) const LOG_LEVEL: LogLevel = LogLevel::Info;
+    pub(super) const CONTROL: &str = crate::control::DEFAULT_PATH;
 }
 
 impl Config {

@@ -94,6 +94,14 @@ pub(super) fn socket_path(item: &Item<'_>) -> Result<PathBuf, Mistake> {
     Ok(path)
 }
 
+/// As [`socket_path`], or `off`.
+pub(super) fn socket_path_or_off(item: &Item<'_>) -> Result<Option<PathBuf>, Mistake> {
+    match item.text("an absolute path, or off")? {
+        "off" => Ok(None),
+        _ => socket_path(item).map(Some),
+    }
+}
+
 /// Permission bits in octal, which a leading `0` or `0o` must show: `660` alone is read as decimal
 /// by some and as octal by others.
 pub(super) fn mode(item: &Item<'_>) -> Result<u32, Mistake> {

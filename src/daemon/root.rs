@@ -73,6 +73,17 @@ fn program() -> io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("sasld-pam"))
 }
 
+/// Whom [`give_away`] makes of us: nobody else without root, or without that user.
+///
+/// # Errors
+/// When the user database does not answer.
+pub fn becomes() -> io::Result<Option<User>> {
+    if !Uid::effective().is_root() {
+        return Ok(None);
+    }
+    Ok(User::from_name(USER)?)
+}
+
 /// Gives root away, if there is a user to become. Says so if there is none; the daemon then goes on as root.
 ///
 /// # Errors
@@ -81,7 +92,7 @@ pub fn give_away() -> io::Result<()> {
     if !Uid::effective().is_root() {
         return Ok(());
     }
-    let Some(user) = User::from_name(USER)? else {
+    let Some(user) = becomes()? else {
         warn!(event = "running_as_root", hint = "make a user _sasld, and sasld becomes it after its start");
         return Ok(());
     };

@@ -13,18 +13,24 @@ pub mod fair_queue;
 pub mod hash_pool;
 pub mod pam;
 pub mod secrets_file;
+pub mod trail;
 
 pub use hash_pool::HashPool;
 pub use pam::Pam;
 pub use secrets_file::SecretsFile;
+pub use trail::Trail;
 
 use crate::sasl::{Answer, Outage, Question, Refusal};
+use crate::secrets::Closed;
 use crate::session::{Moment, Origin};
 use std::sync::Arc;
+use trail::{Passed, Said};
 
 /// The configured passdbs, in order.
 pub struct Chain {
     passdbs: Vec<Link>,
+    /// What they are called in a [`Trail`].
+    names: Arc<[Box<str>]>,
 }
 
 /// One passdb and what follows from its refusals.
@@ -48,8 +54,12 @@ pub enum Source {
 pub enum Finding {
     /// It has the user, and this is the answer.
     Found(Answer),
+    /// It has the user, nobody can log in with the entry, and this is the answer.
+    Closed(Closed, Answer),
     /// It does not have the user.
     NotFound,
+    /// It cannot have the user, or not say: for the answer the same as not having him.
+    Passed(Passed),
     /// It does not work.
     Out(Outage),
 }
@@ -58,7 +68,14 @@ impl Chain {
     /// A chain of these, in this order.
     #[must_use]
     pub fn new(passdbs: Vec<Link>) -> Self {
-        Self { passdbs }
+        let names = passdbs.iter().map(|link| link.source.name()).collect();
+        Self { passdbs, names }
+    }
+
+    /// A trail for one question to [`answer`](Self::answer).
+    #[must_use]
+    pub fn trail(&self) -> Trail {
+        Trail::new(Arc::clone(&self.names))
     }
 
     /// Its passdbs, in order.
@@ -75,27 +92,35 @@ impl Chain {
         })
     }
 
-    /// Answers a mechanism's question.
+    /// Answers a mechanism's question, and leaves in `trail` what each passdb said.
     ///
     /// # Errors
     /// [`Outage`]: there is no verdict.
-    pub async fn answer(&self, question: &Question, origin: &Origin, now: Moment) -> Result<Answer, Outage> {
+    pub async fn answer(
+        &self,
+        question: &Question,
+        origin: &Origin,
+        now: Moment,
+        trail: &Trail,
+    ) -> Result<Answer, Outage> {
         let mut refused = None;
         let mut out = None;
-        for Link { source, continue_on_refusal } in &self.passdbs {
+        for (place, Link { source, continue_on_refusal }) in self.passdbs.iter().enumerate() {
+            trail.note(place, Said::Nothing);
             let finding = match source {
                 Source::SecretsFile(file) => file.find(question, origin, now).await,
                 Source::Pam(pam) => pam.find(question, origin, now).await,
             };
+            trail.note(place, Said::from(&finding));
             match finding {
-                Finding::Found(answer) if answer.is_refusal() => {
+                Finding::Found(answer) | Finding::Closed(_, answer) if answer.is_refusal() => {
                     refused = Some(answer);
                     if !continue_on_refusal {
                         break;
                     }
                 }
-                Finding::Found(answer) => return Ok(answer),
-                Finding::NotFound => {}
+                Finding::Found(answer) | Finding::Closed(_, answer) => return Ok(answer),
+                Finding::NotFound | Finding::Passed(_) => {}
                 Finding::Out(outage) => out = Some(outage),
             }
         }
@@ -111,6 +136,17 @@ impl Chain {
         match self.files().next() {
             Some(file) => file.decoy(question, origin).await,
             None => Ok(Answer::Verdict(Err(Refusal::UnknownUser))),
+        }
+    }
+}
+
+impl Source {
+    /// What it is called where an operator reads it: its key in the configuration, and which one.
+    #[must_use]
+    pub fn name(&self) -> Box<str> {
+        match self {
+            Self::SecretsFile(file) => format!("secrets_file {}", file.path().display()).into(),
+            Self::Pam(pam) => format!("pam {}", pam.settings().worker.service).into(),
         }
     }
 }

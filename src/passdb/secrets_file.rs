@@ -54,10 +54,34 @@ pub struct SecretsFile {
     watch: Mutex<Watch>,
 }
 
+/// How a secrets file is.
+#[derive(Debug)]
+pub struct Standing {
+    /// What is in force; `None` if the file has never been good.
+    pub contents: Option<Arc<Secrets>>,
+    /// Which version of the file that is.
+    pub version: Option<Fingerprint>,
+    /// When it was loaded.
+    pub since: Option<SystemTime>,
+    /// What is wrong with the file that is there now.
+    pub trouble: Option<String>,
+}
+
+/// What came of a look at the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// What is there is in force, or it is known why not.
+    Settled,
+    /// It is being loaded, or may not be finished yet: look again.
+    Unsettled,
+}
+
 /// What is known of the file.
 #[derive(Default)]
 struct Watch {
     loaded: Option<Fingerprint>,
+    /// When that was loaded.
+    since: Option<SystemTime>,
     /// It was so fresh when it was loaded that another change may hide behind the same identity.
     in_doubt: bool,
     /// The trouble logged last, so that it is logged once.
@@ -120,6 +144,18 @@ impl SecretsFile {
         self.contents.load().as_ref().map(|contents| contents.len())
     }
 
+    /// How the passdb is, all of one moment.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let watch = self.lock();
+        Standing {
+            contents: self.contents.load_full(),
+            version: watch.loaded,
+            since: watch.since,
+            trouble: watch.trouble.clone(),
+        }
+    }
+
     pub(super) async fn find(self: &Arc<Self>, question: &Question, origin: &Origin, now: Moment) -> Finding {
         self.check(now);
         let entry = {
@@ -132,9 +168,11 @@ impl SecretsFile {
                 None => return Finding::NotFound,
             }
         };
-        match self.judge(entry, question, origin).await {
-            Ok(answer) => Finding::Found(answer),
-            Err(outage) => Finding::Out(outage),
+        let closed = entry.closed;
+        match (self.judge(entry, question, origin).await, closed) {
+            (Ok(answer), None) => Finding::Found(answer),
+            (Ok(answer), Some(closed)) => Finding::Closed(closed, answer),
+            (Err(outage), _) => Finding::Out(outage),
         }
     }
 
@@ -199,6 +237,26 @@ impl SecretsFile {
         if now < next || swap(next).is_err() || !self.begin_loading() {
             return;
         }
+        self.load_somewhere();
+    }
+
+    /// Lets [`look_now`](Self::look_now) try a version again that could not be loaded a moment ago.
+    pub fn forget_failure(&self) {
+        self.lock().failed = None;
+    }
+
+    /// Looks at the file at once.
+    pub fn look_now(self: &Arc<Self>) -> Look {
+        if self.begin_loading() {
+            self.load_somewhere();
+        }
+        let watch = self.lock();
+        let waits = watch.failed.is_none() && secrets::fingerprint(&self.path).ok() != watch.loaded;
+        if watch.loading || waits { Look::Unsettled } else { Look::Settled }
+    }
+
+    /// Small files are loaded here and now.
+    fn load_somewhere(self: &Arc<Self>) {
         let size = std::fs::metadata(&self.path).map_or(0, |file| file.len());
         if size <= LOADED_INLINE_BYTES {
             self.load();
@@ -270,6 +328,7 @@ impl SecretsFile {
                 let same_again = watch.loaded == Some(fingerprint);
                 *watch = Watch {
                     loaded: Some(fingerprint),
+                    since: if same_again { watch.since } else { Some(SystemTime::now()) },
                     in_doubt: !same_again && fingerprint.age(SystemTime::now()) <= TICK,
                     ..Watch::default()
                 };

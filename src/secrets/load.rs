@@ -109,6 +109,24 @@ impl Fingerprint {
         }
     }
 
+    /// Device and inode.
+    #[must_use]
+    pub fn file(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
+    /// In bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// When the contents last changed, in nanoseconds since 1970.
+    #[must_use]
+    pub fn modified_ns(&self) -> i64 {
+        self.modified.0.saturating_mul(1_000_000_000).saturating_add(self.modified.1)
+    }
+
     /// Whether both are versions of one inode: the file was then written in place, not replaced, and whoever does
     /// that may not be done. Wait for some [age](Self::age) before loading it.
     pub fn is_same_file(&self, other: &Self) -> bool {

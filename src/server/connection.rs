@@ -9,9 +9,11 @@
 //! connection ended, if not by its client, is logged.
 
 use super::{Service, random};
+use crate::passdb::Trail;
 use crate::policy::Policy;
 use crate::sasl::{Answer, Outage, Question};
-use crate::session::{Action, CloseReason, Moment, Origin, Session, Ticket};
+use crate::session::{Action, Attempt, CloseReason, Moment, Origin, Session, Ticket};
+use crate::tally::{Remembered, Rules};
 use crate::telemetry::log_attempt;
 use crate::wire::{Greeting, LineBuffer};
 use core::pin::Pin;
@@ -86,6 +88,8 @@ struct Connection {
     /// Armed no later than needed; often earlier, for re-arming costs more than waking once for nothing.
     timer: Option<Pin<Box<Sleep>>>,
     answers: Option<(UnboundedSender<Answered>, UnboundedReceiver<Answered>)>,
+    /// What the passdbs say to questions that are not settled.
+    trails: Vec<(Ticket, Arc<Trail>)>,
     /// What `service.open_exchanges` holds of ours.
     counted: usize,
     draining: bool,
@@ -113,6 +117,7 @@ pub(super) async fn serve(stream: Stream, service: Arc<Service>, number: u32) {
         progress: now,
         timer: None,
         answers: None,
+        trails: Vec::new(),
         counted: 0,
         draining: false,
     };
@@ -271,7 +276,7 @@ impl Connection {
                 None
             }
             Action::Settle(attempt, reply) => {
-                log_attempt(&attempt);
+                self.settle(attempt, now);
                 if let Some(reply) = reply {
                     reply.encode(&mut self.out);
                 }
@@ -294,7 +299,10 @@ impl Connection {
         now: Moment,
     ) -> Option<Result<Answer, Outage>> {
         let live = self.service.live.load_full();
-        let mut answering = Box::pin(async move { live.passdbs.answer(&question, &origin, now).await });
+        let trail = Arc::new(live.passdbs.trail());
+        self.trails.push((ticket, Arc::clone(&trail)));
+        let mut answering =
+            Box::pin(async move { live.passdbs.answer(&question, &origin, now, &trail).await });
         let mut context = Context::from_waker(Waker::noop());
         match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(&mut context))) {
             Ok(Poll::Ready(answer)) => return Some(answer),
@@ -312,6 +320,18 @@ impl Connection {
             }
         });
         None
+    }
+
+    /// Logs, counts and remembers an attempt that is over.
+    fn settle(&mut self, attempt: Attempt, now: Moment) {
+        log_attempt(&attempt);
+        let asked = self.trails.iter().position(|(ticket, _)| Some(*ticket) == attempt.ticket);
+        let trail = asked.map(|position| self.trails.swap_remove(position).1);
+        let rules = Rules::of(&self.service.live.load().policy, &attempt.origin.service);
+        let remembered = Remembered { at: now, attempt, rules, trail };
+        // Named, so that it is dropped after the lock and not under it.
+        let forgotten = self.service.tally().record(remembered, now);
+        drop(forgotten);
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -392,7 +412,9 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let now = self.service.now();
-        self.session.abandon(now).iter().for_each(log_attempt);
+        for attempt in self.session.abandon(now) {
+            self.settle(attempt, now);
+        }
         self.service.open_exchanges.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }

@@ -17,6 +17,7 @@ pub use listener::{BindError, Endpoint, Listener};
 use crate::passdb::Chain;
 use crate::policy::Policy;
 use crate::session::Moment;
+use crate::tally::Tally;
 use arc_swap::ArcSwap;
 use connection::Stream;
 use core::num::NonZeroUsize;
@@ -25,8 +26,8 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use listener::{Accept, Accepted};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use tokio::runtime;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -51,6 +52,7 @@ pub struct Live {
 pub struct Service {
     /// The rules and passdbs in force.
     pub live: ArcSwap<Live>,
+    tally: Mutex<Tally>,
     open_exchanges: AtomicUsize,
     start: Instant,
     draining: watch::Sender<bool>,
@@ -62,6 +64,7 @@ impl Service {
     pub fn new(live: Live) -> Self {
         Self {
             live: ArcSwap::from_pointee(live),
+            tally: Mutex::default(),
             open_exchanges: AtomicUsize::new(0),
             start: Instant::now(),
             draining: watch::Sender::new(false),
@@ -72,6 +75,18 @@ impl Service {
     #[must_use]
     pub fn now(&self) -> Moment {
         Moment(self.start.elapsed())
+    }
+
+    /// What is counted and remembered. Every login waits for it at its end, so whoever holds it lets go at once.
+    pub fn tally(&self) -> MutexGuard<'_, Tally> {
+        // Counters have no state that a panic could leave half done.
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Exchanges without a final reply, over all connections.
+    #[must_use]
+    pub fn open_exchanges(&self) -> usize {
+        self.open_exchanges.load(Ordering::Relaxed)
     }
 
     fn instant(&self, moment: Moment) -> Instant {

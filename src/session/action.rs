@@ -38,8 +38,10 @@ pub struct Origin {
 }
 
 /// What the log says about one request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Attempt {
+    /// Names its question to the passdbs, if it came to that.
+    pub ticket: Option<Ticket>,
     /// How it ended.
     pub verdict: Verdict,
     /// Who it was about.
@@ -68,6 +70,20 @@ pub enum Verdict {
     Outage(Outage),
     /// The mail server left or cancelled while a passdb was being asked.
     Abandoned,
+}
+
+impl Verdict {
+    /// The words for it in the log: `result`, and `why` where there is a reason.
+    #[must_use]
+    pub const fn words(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Accepted => ("ok", None),
+            Self::Refused(refusal) => ("refused", Some(refusal.why())),
+            Self::Rejected(why) => ("refused", Some(why)),
+            Self::Outage(outage) => ("outage", Some(outage.why())),
+            Self::Abandoned => ("abandoned", None),
+        }
+    }
 }
 
 /// Why a connection is closed.

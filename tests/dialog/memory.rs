@@ -110,7 +110,8 @@ impl Connection {
             Action::Ask(ticket, question, origin) => {
                 let world = Rc::clone(&self.world);
                 let now = world.now();
-                let answer = world.runtime.block_on(world.chain.answer(&question, &origin, now));
+                let answer =
+                    world.runtime.block_on(world.chain.answer(&question, &origin, now, &world.chain.trail()));
                 let action = self.session.on_answer(ticket, answer, now, &world.policy, &mut || world.seed());
                 self.perform(action);
             }

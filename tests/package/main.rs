@@ -228,7 +228,7 @@ fn the_apparmor_profiles_compile() {
         let profile = repository("packaging/apparmor").join(profile);
         output(
             Command::new("apparmor_parser")
-                .args(["--skip-kernel-load", "--skip-cache", "--Werror"])
+                .args(["--skip-kernel-load", "--skip-cache"])
                 .arg(profile),
         );
     }

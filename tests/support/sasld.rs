@@ -38,7 +38,11 @@ impl Sasld {
             false => format!("passdbs:\n  - secrets_file: {}\n", file.display()),
         };
         let delay = if settings.contains("refusal_delay") { "" } else { "refusal_delay: 0s\n" };
-        let configuration = format!("listeners:\n{listener}{passdbs}{delay}{settings}");
+        let control = match settings.contains("control:") {
+            true => String::new(),
+            false => format!("control: {}\n", dir.join("control").display()),
+        };
+        let configuration = format!("listeners:\n{listener}{passdbs}{delay}{control}{settings}");
         fs::write(dir.join("sasld.yaml"), configuration).unwrap();
         let (child, log) = serve(dir);
         Self { log, child, dir: dir.to_owned() }
@@ -47,6 +51,11 @@ impl Sasld {
     /// Where [`Sasld::start`] listens.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("auth")
+    }
+
+    /// Where it answers questions about itself, unless the settings say otherwise.
+    pub fn control(&self) -> PathBuf {
+        self.dir.join("control")
     }
 
     /// Its process id.

@@ -14,6 +14,7 @@ mod verdict;
 
 use super::Finding;
 use super::fair_queue::{FairQueue, Prefix};
+use super::trail::Passed;
 use crate::credential::Password;
 use crate::pam::request::{Lane, MAX_ITEM_BYTES, Outcome, Trouble};
 use crate::pam::{self, MAX_PASSWORD_BYTES};
@@ -84,6 +85,20 @@ struct State {
     standings: Standings,
     /// There is no connection, and will be none for a while.
     down: bool,
+    health: Health,
+}
+
+/// How the connection to `sasld-pam` is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// It is there.
+    pub connected: bool,
+    /// Workers of both lanes, as it said last.
+    pub workers: usize,
+    /// Questions that wait for a worker.
+    pub waiting: usize,
+    /// What is wrong with it.
+    pub trouble: Option<String>,
 }
 
 /// A question on its way.
@@ -109,6 +124,7 @@ impl Pam {
             served_before_guessers: 0,
             standings: Standings::default(),
             down: false,
+            health: Health::default(),
         };
         let patience = AtomicU64::new(millis(deadline));
         let shared = Arc::new(Shared { state: Mutex::new(state), patience, wake: Notify::new() });
@@ -116,6 +132,20 @@ impl Pam {
         let task = connection::run(Arc::clone(&shared), settings.clone(), entrance);
         let connection = tokio::spawn(task).abort_handle();
         Self { settings, names, started, shared, connection }
+    }
+
+    /// What the configuration says about it.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// How it is now.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let state = self.shared.lock();
+        let waiting = [&state.known, &state.strangers, &state.guessers].map(FairQueue::len).iter().sum();
+        Health { waiting, ..state.health.clone() }
     }
 
     /// Whether this is the passdb for these settings and rules.
@@ -138,11 +168,11 @@ impl Pam {
     pub(super) async fn find(&self, question: &Question, origin: &Origin, now: Moment) -> Finding {
         let Question::VerifyPassword(name, password) = question else {
             // PAM never tells a password, so it cannot say what a response should be.
-            return Finding::NotFound;
+            return Finding::Passed(Passed::Mechanism);
         };
         if password.len() > MAX_PASSWORD_BYTES || !password.is_possible() {
             // Nobody's here. Another passdb may have room for it.
-            return Finding::NotFound;
+            return Finding::Passed(Passed::Password);
         }
         let prefix = Prefix::from(origin.remote);
         let outcome = match self.ask(name, password, origin, prefix, now).await {
@@ -154,7 +184,7 @@ impl Pam {
             finding if verdict::is_yes(finding) => self.shared.lock().standings.logged_in(name, prefix, now),
             Finding::Found(_) => self.shared.lock().standings.refused(prefix, now),
             // Cost no hash, and may be right for the next passdb; or says nothing.
-            Finding::NotFound | Finding::Out(_) => {}
+            Finding::Closed(..) | Finding::NotFound | Finding::Passed(_) | Finding::Out(_) => {}
         }
         finding
     }

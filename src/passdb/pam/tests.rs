@@ -137,16 +137,16 @@ async fn a_question_becomes_a_request_and_an_answer_a_finding() {
 }
 
 #[tokio::test]
-async fn what_pam_can_never_answer_is_not_found_and_not_asked() {
+async fn what_pam_can_never_answer_is_passed_on_and_not_asked() {
     let (pam, mut fake, _place) = both(1, 1).await;
     for password in [&[b'x'; 512][..], b"a\0b", b""] {
         let finding = ask_from(&pam, "alice", password, "192.0.2.7").await.unwrap();
-        assert!(matches!(finding, Finding::NotFound), "{finding:?}");
+        assert!(matches!(finding, Finding::Passed(Passed::Password)), "{finding:?}");
     }
     let name = NameRules::default().canonical(b"alice").unwrap();
     let origin = Origin { service: Arc::from(&b""[..]), remote: None, secured: Secured::Yes };
     let finding = pam.find(&Question::LookupCramMd5(name), &origin, NOW).await;
-    assert!(matches!(finding, Finding::NotFound), "{finding:?}");
+    assert!(matches!(finding, Finding::Passed(Passed::Mechanism)), "{finding:?}");
     assert_eq!(fake.waiting().await, 0);
 }
 

@@ -9,6 +9,7 @@ use crate::credential::Proof;
 use crate::pam::code::Code;
 use crate::pam::request::{Checked, Outcome, Stage, Trouble};
 use crate::passdb::Finding;
+use crate::passdb::trail::Passed;
 use crate::sasl::{Answer, Name, NameRules, Outage, Refusal};
 use tracing::{debug, error, warn};
 
@@ -22,7 +23,7 @@ pub fn finding(outcome: Outcome, name: &Name, settings: &Settings, names: &NameR
         Outcome::Checked(checked) => failure(&checked, user),
         Outcome::Excluded(exclusion) => {
             debug!(event = "pam_excluded", user, rail = exclusion.word());
-            Finding::NotFound
+            Finding::Passed(Passed::Rail(exclusion))
         }
         Outcome::Undecided(trouble, reason) => {
             warn!(event = "pam_undecided", user, trouble = trouble.word(), reason);
@@ -130,6 +131,8 @@ mod tests {
             Finding::Found(Answer::VouchedAs(name, _)) => format!("yes as {}", name.as_str()),
             Finding::Found(Answer::Verdict(Err(refusal))) => refusal.why().to_owned(),
             Finding::Found(Answer::Credential(_)) => "a credential".to_owned(),
+            Finding::Passed(why) => format!("passed: {}", why.word()),
+            Finding::Closed(closed, _) => closed.to_string(),
             Finding::NotFound => "not found".to_owned(),
             Finding::Out(outage) => outage.why().to_owned(),
         }
@@ -197,7 +200,7 @@ mod tests {
     #[test]
     fn excluded_users_are_nobody_here_and_trouble_is_no_refusal() {
         for exclusion in [Exclusion::UnknownUser, Exclusion::Uid, Exclusion::Group, Exclusion::Shell] {
-            assert_eq!(said_to(Outcome::Excluded(exclusion), false), "not found");
+            assert_eq!(said_to(Outcome::Excluded(exclusion), false), format!("passed: {}", exclusion.word()));
         }
         for (trouble, why) in [
             (Trouble::Timeout, "deadline"),
