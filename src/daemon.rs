@@ -14,18 +14,20 @@
 //! closed, which their users hear as a temporary failure.
 #![forbid(unsafe_code)]
 
+mod doors;
 mod inherit;
 mod last_good;
 mod root;
 
 use crate::config::{self, Config, ConfigError, SystemAccounts};
-use crate::control::{Control, Reporter};
+use crate::control::Reporter;
 use crate::passdb::{Chain, HashPool, Link, Pam, SecretsFile, Source};
 use crate::server::listener::{self, Inherited, Prepared, loopback};
 use crate::server::{BindError, Endpoint, Listener, Live, Server, Service, random};
 use crate::telemetry::{self, Log};
 use core::num::NonZeroUsize;
 use core::time::Duration;
+use doors::Doors;
 use last_good::{LastGood, Loaded, NothingGood, Origin};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
@@ -127,7 +129,8 @@ struct Daemon {
     /// In force is the last good copy, because of these mistakes; a line for each.
     mistakes: Option<String>,
     reporter: Arc<Reporter>,
-    control: Option<Control>,
+    /// What answers questions about us.
+    doors: Doors,
     log: Log,
 }
 
@@ -171,7 +174,7 @@ impl Daemon {
         let server = Server::start(Arc::clone(&service), cores, connections)
             .map_err(system("start the serving threads"))?;
         let server = Arc::new(server);
-        let reporter = Arc::new(Reporter::new(Arc::clone(&service), Arc::clone(&server)));
+        let reporter = Arc::new(Reporter::new(Arc::clone(&service), Arc::clone(&server), Arc::clone(&pool)));
         let mut daemon = Self {
             path: path.to_owned(),
             started_with: config.clone(),
@@ -184,7 +187,7 @@ impl Daemon {
             last_good,
             mistakes,
             reporter,
-            control: None,
+            doors: Doors::default(),
             log,
         };
         if daemon.inherited {
@@ -198,7 +201,7 @@ impl Daemon {
             let prepared = daemon.prepare(&daemon.config)?;
             daemon.place(prepared)?;
         }
-        daemon.open_control();
+        daemon.doors.open(&daemon.started_with, &daemon.reporter);
         // Still as whoever owns the state directory.
         if let Some(sources) = sources {
             daemon.keep(&sources);
@@ -206,25 +209,6 @@ impl Daemon {
         root::give_away().map_err(system("become another user than root"))?;
         daemon.tell_reporter();
         Ok(daemon)
-    }
-
-    /// Makes the control socket if it is wanted and not there. The daemon does its work without it, too.
-    fn open_control(&mut self) {
-        if self.control.as_ref().is_some_and(Control::is_in_place) {
-            return;
-        }
-        let Some(path) = &self.started_with.control else {
-            return;
-        };
-        // The old one's file is not there, or not ours, any more.
-        self.control = None;
-        match root::becomes() {
-            Ok(user) => match Control::start(path, user.as_ref(), Arc::clone(&self.reporter)) {
-                Ok(control) => self.control = Some(control),
-                Err(reason) => warn!(event = "control_not_available", %reason),
-            },
-            Err(reason) => warn!(event = "control_not_available", %reason),
-        }
     }
 
     /// Tells those who ask what is in force since now.
@@ -368,6 +352,7 @@ impl Daemon {
             ("hash_threads", config.hash_threads != self.started_with.hash_threads),
             ("limits.connections", config.limits.connections != self.started_with.limits.connections),
             ("control", config.control != self.started_with.control),
+            ("metrics", config.metrics != self.started_with.metrics),
             ("listeners", self.inherited && config.listeners != self.started_with.listeners),
         ] {
             if changed {
@@ -377,7 +362,7 @@ impl Daemon {
         self.config = config;
         self.mistakes = None;
         self.keep(&sources);
-        self.open_control();
+        self.doors.open(&self.started_with, &self.reporter);
         self.tell_reporter();
         Ok(())
     }

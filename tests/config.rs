@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use sasld::config::{
-    Account, Accounts, Config, DEFAULT_PATH, Limits, Listener, LogLevel, Passdb, Source, TcpListener,
-    UnixListener,
+    Account, Accounts, Config, DEFAULT_PATH, Limits, Listener, LogLevel, Metrics, Passdb, Source,
+    TcpListener, UnixListener,
 };
 use sasld::passdb::pam;
 use sasld::policy::{OnOutage, ServicePolicy};
@@ -93,6 +93,7 @@ fn the_defaults_are_those_the_documentation_promises() {
         limits: Limits { connections: 10_000, exchanges_per_connection: 1_024 },
         log_level: LogLevel::Info,
         control: Some("/run/sasld/control".into()),
+        metrics: None,
     };
     assert_eq!(defaults(), expected);
     assert_eq!(expected.warnings(), Vec::<String>::new());
@@ -153,6 +154,7 @@ fn the_shipped_example_shows_every_key_with_its_default() {
         "limits",
         "log_level",
         "control",
+        "metrics",
     ] {
         assert!(example.contains(&format!("\n{key}:")), "{key} is not in the example");
     }
@@ -285,6 +287,7 @@ hash_threads: 3
 limits: {connections: 1000000, exchanges_per_connection: 1}
 log_level: trace
 control: off
+metrics: {unix: /run/sasld/metrics, group: postfix, mode: 0o666}
 ",
     );
     let root = Account { name: "0".into(), id: 0 };
@@ -341,6 +344,11 @@ control: off
         limits: Limits { connections: 1_000_000, exchanges_per_connection: 1 },
         log_level: LogLevel::Trace,
         control: None,
+        metrics: Some(Metrics::Unix {
+            path: "/run/sasld/metrics".into(),
+            group: Some(postfix()),
+            mode: 0o666,
+        }),
     };
     assert_eq!(changed, expected);
 }

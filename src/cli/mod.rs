@@ -4,13 +4,16 @@
 //! those of sysexits.h, and the same for every command: see [`Exit`].
 #![forbid(unsafe_code)]
 
+mod ask;
 mod check;
 mod hash;
 pub mod prompt;
 mod serve;
 mod socket_guard;
+mod status;
 mod test;
 mod user;
+mod why;
 
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Passdb};
 use crate::sasl::{Mechanism, NameRules};
@@ -43,6 +46,8 @@ enum Command {
     Test(test::Arguments),
     Hash(hash::Arguments),
     SocketGuard(socket_guard::Arguments),
+    Status(status::Arguments),
+    Why(why::Arguments),
     /// Add, change, remove and list the users of the secrets file
     User(user::UserArgs),
 }
@@ -142,6 +147,8 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
         Command::Test(arguments) => test::run(&arguments, &mut out, &mut prompt::Terminal),
         Command::Hash(arguments) => hash::run(&arguments, &mut out, &mut prompt::Terminal),
         Command::SocketGuard(arguments) => socket_guard::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments, &mut out),
+        Command::Why(arguments) => why::run(&arguments, &mut out),
         Command::User(arguments) => edit_users(&arguments, &mut out),
     };
     let flushed = |exit| match out.flush() {

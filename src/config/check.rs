@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::file::{self, Node, Value};
 use super::item::{Fields, Item};
 use super::listeners::{default_listeners, listeners};
+use super::metrics::metrics;
 use super::mistake::Mistake;
 use super::passdbs::{keep_what_can_be_served, passdbs};
 use super::services::{mechanisms, services};
@@ -33,7 +34,7 @@ impl Source {
     }
 }
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "listeners",
     "mechanisms",
     "require_tls",
@@ -47,6 +48,7 @@ const KEYS: [&str; 13] = [
     "limits",
     "log_level",
     "control",
+    "metrics",
 ];
 const ON_OUTAGE: [(&str, OnOutage); 3] =
     [("auto", OnOutage::Auto), ("close", OnOutage::Close), ("fail", OnOutage::Fail)];
@@ -138,6 +140,10 @@ fn check(sources: &[Source], accounts: &dyn Accounts, mistakes: &mut Vec<Mistake
     let log_level =
         top.read("log_level", default::LOG_LEVEL, mistakes, |item| values::one_of(item, &LOG_LEVELS));
 
+    let metrics = match top.get("metrics") {
+        Some(item) => metrics(item, accounts, mistakes),
+        None => Some(None),
+    };
     let control = top.read("control", Some(default::CONTROL.into()), mistakes, values::socket_path_or_off);
 
     if let (Some(refusal_delay), Some(deadline)) = (refusal_delay, deadline) {
@@ -157,6 +163,7 @@ fn check(sources: &[Source], accounts: &dyn Accounts, mistakes: &mut Vec<Mistake
         limits: limits?,
         log_level: log_level?,
         control: control?,
+        metrics: metrics?,
     })
 }
 

@@ -120,7 +120,8 @@ fn peers(item: &Item<'_>, accounts: &dyn Accounts, mistakes: &mut Vec<Mistake>) 
     })
 }
 
-fn tcp(item: &Item<'_>, fields: &Fields<'_>, mistakes: &mut Vec<Mistake>) -> Option<TcpListener> {
+/// The port of a `tcp:` item, with the `allow` beside it.
+pub(super) fn tcp(item: &Item<'_>, fields: &Fields<'_>, mistakes: &mut Vec<Mistake>) -> Option<TcpListener> {
     let address = values::tcp_address(item).map_err(|mistake| mistakes.push(mistake)).ok();
     let allow = match fields.get("allow") {
         Some(networks) => values::networks(networks, mistakes).map(Some),

@@ -18,6 +18,7 @@ mod file;
 mod item;
 mod listeners;
 mod load;
+mod metrics;
 mod mistake;
 mod passdbs;
 mod services;
@@ -70,6 +71,24 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Where the daemon answers questions about itself, if it does.
     pub control: Option<PathBuf>,
+    /// Where it serves metrics, if it does.
+    pub metrics: Option<Metrics>,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    /// A Unix socket that belongs to the daemon.
+    Unix {
+        /// Absolute, at most 107 bytes.
+        path: PathBuf,
+        /// Its group; `None` is the daemon's.
+        group: Option<Account>,
+        /// Permission bits, at most `0o777`.
+        mode: u32,
+    },
+    /// A TCP port.
+    Tcp(TcpListener),
 }
 
 /// One place where mail servers connect.

@@ -60,8 +60,8 @@ struct Refusal {
     error: String,
 }
 
-/// Asks the daemon at this socket. `T` is the reply that belongs to the request: [`Status`](super::Status) or
-/// [`SecretsState`](super::SecretsState), or `serde_json::Value` for whatever comes.
+/// Asks the daemon at this socket. `T` is the reply that belongs to the request: [`Status`](super::Status),
+/// [`Why`](super::Why) or [`SecretsState`](super::SecretsState), or `serde_json::Value` for whatever comes.
 ///
 /// # Errors
 /// See [`ControlError`].

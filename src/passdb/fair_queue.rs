@@ -68,6 +68,18 @@ impl<T> FairQueue<T> {
         gives_way
     }
 
+    /// Jobs in it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Takes the next job.
     pub fn pop(&mut self) -> Option<T> {
         let prefix = self.turns.pop_front()?;

@@ -22,6 +22,7 @@ const NICE: i32 = 10;
 
 /// A handle on the threads; they end when the last one is dropped.
 pub struct HashPool {
+    threads: usize,
     shared: Arc<Shared>,
 }
 
@@ -65,12 +66,27 @@ impl HashPool {
     /// When the operating system refuses a thread.
     pub fn start(threads: NonZeroUsize) -> std::io::Result<Self> {
         let state = State { queue: FairQueue::new(QUEUE_CAPACITY), closing: false };
-        let pool = Self { shared: Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() }) };
+        let pool = Self {
+            threads: threads.get(),
+            shared: Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() }),
+        };
         for number in 0..threads.get() {
             let shared = Arc::clone(&pool.shared);
             thread::Builder::new().name(format!("hash-{number}")).spawn(move || shared.work())?;
         }
         Ok(pool)
+    }
+
+    /// Its threads.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Jobs that wait for a thread.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.shared.lock().queue.len()
     }
 
     /// Computes on one of the threads, in turn with the other prefixes.

@@ -54,6 +54,19 @@ pub struct SecretsFile {
     watch: Mutex<Watch>,
 }
 
+/// How a secrets file is.
+#[derive(Debug)]
+pub struct Standing {
+    /// What is in force; `None` if the file has never been good.
+    pub contents: Option<Arc<Secrets>>,
+    /// Which version of the file that is.
+    pub version: Option<Fingerprint>,
+    /// When it was loaded.
+    pub since: Option<SystemTime>,
+    /// What is wrong with the file that is there now.
+    pub trouble: Option<String>,
+}
+
 /// What came of a look at the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
@@ -67,6 +80,8 @@ pub enum Look {
 #[derive(Default)]
 struct Watch {
     loaded: Option<Fingerprint>,
+    /// When that was loaded.
+    since: Option<SystemTime>,
     /// It was so fresh when it was loaded that another change may hide behind the same identity.
     in_doubt: bool,
     /// The trouble logged last, so that it is logged once.
@@ -129,11 +144,16 @@ impl SecretsFile {
         self.contents.load().as_ref().map(|contents| contents.len())
     }
 
-    /// What is in force, which version of the file that is, and what is wrong with the file that is there now.
+    /// How the passdb is, all of one moment.
     #[must_use]
-    pub fn standing(&self) -> (Option<Arc<Secrets>>, Option<Fingerprint>, Option<String>) {
+    pub fn standing(&self) -> Standing {
         let watch = self.lock();
-        (self.contents.load_full(), watch.loaded, watch.trouble.clone())
+        Standing {
+            contents: self.contents.load_full(),
+            version: watch.loaded,
+            since: watch.since,
+            trouble: watch.trouble.clone(),
+        }
     }
 
     pub(super) async fn find(self: &Arc<Self>, question: &Question, origin: &Origin, now: Moment) -> Finding {
@@ -308,6 +328,7 @@ impl SecretsFile {
                 let same_again = watch.loaded == Some(fingerprint);
                 *watch = Watch {
                     loaded: Some(fingerprint),
+                    since: if same_again { watch.since } else { Some(SystemTime::now()) },
                     in_doubt: !same_again && fingerprint.age(SystemTime::now()) <= TICK,
                     ..Watch::default()
                 };

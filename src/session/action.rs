@@ -38,7 +38,7 @@ pub struct Origin {
 }
 
 /// What the log says about one request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Attempt {
     /// Names its question to the passdbs, if it came to that.
     pub ticket: Option<Ticket>,

@@ -19,7 +19,7 @@ const HALF_LIFE: Duration = Duration::from_secs(600);
 const COMPARED: usize = 16;
 
 /// See the module's head.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Offenders {
     entries: Vec<Offender>,
     places: HashMap<Prefix, usize>,
@@ -71,7 +71,7 @@ impl Offenders {
         }
     }
 
-    /// Those whose refusals weigh most now, the heaviest first.
+    /// Those whose refusals weigh most now, the heaviest first. Takes a while: ask a clone.
     #[must_use]
     pub fn busiest(&self, count: usize, now: Moment) -> Vec<Offender> {
         let mut busiest = self.entries.clone();

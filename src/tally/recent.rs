@@ -20,7 +20,7 @@ pub struct Recent {
 }
 
 /// An attempt that is over.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Remembered {
     /// When the verdict fell.
     pub at: Moment,
@@ -65,14 +65,18 @@ impl Recent {
         oldest
     }
 
-    /// Those of a user who goes by one of these names, the oldest first.
-    pub fn of<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a Remembered> {
+    /// The last `count` of a user who goes by one of these names, the oldest first.
+    #[must_use]
+    pub fn of(&self, names: &[&str], count: usize) -> Vec<Remembered> {
         let is_his = |typed: &[u8]| names.iter().any(|name| name.as_bytes() == typed);
-        self.attempts.iter().filter(move |remembered| match &remembered.attempt.claimed {
+        let his = self.attempts.iter().rev().filter(|remembered| match &remembered.attempt.claimed {
             Claimed::Nobody => false,
             Claimed::Name(name) => is_his(name.as_str().as_bytes()),
             Claimed::Typed(bytes) => is_his(bytes),
-        })
+        });
+        let mut last: Vec<Remembered> = his.take(count).cloned().collect();
+        last.reverse();
+        last
     }
 
     /// How many there are, and when the oldest was.

@@ -5,7 +5,7 @@
 //! the queues has no verdict, and so has everything asked until it is there again; it is tried again after a pause
 //! that grows from 0.1 to 5 seconds. An answer that is overdue means that `sasld-pam` itself has stopped.
 
-use super::{Entrance, Job, Settings, Shared};
+use super::{Entrance, Health, Job, Settings, Shared};
 use crate::pam::request::{Answer, FrameBuffer, Hello, Lane, MAX_FRAME_BYTES, Outcome, Request, Trouble};
 use core::time::Duration;
 use std::collections::HashMap;
@@ -42,11 +42,18 @@ pub(super) async fn run(shared: Arc<Shared>, settings: Settings, entrance: Entra
                 info!(event = "pam_connected", workers = connection.free(Lane::Ordinary));
                 pause = FIRST_PAUSE;
                 trouble.clear();
-                shared.lock().down = false;
+                let workers = connection.limits.iter().sum();
+                {
+                    let mut state = shared.lock();
+                    state.down = false;
+                    state.health = Health { connected: true, workers, ..Health::default() };
+                }
                 let reason = connection.serve(&shared).await;
+                shared.lock().health = Health { workers, ..Health::of(&reason) };
                 warn!(event = "pam_disconnected", %reason);
             }
             Err(reason) => {
+                shared.lock().health = Health::of(&reason);
                 let reason = reason.to_string();
                 if reason != trouble {
                     let socket = settings.socket.display();
@@ -72,6 +79,12 @@ pub(super) async fn run(shared: Arc<Shared>, settings: Settings, entrance: Entra
             state.clear();
             return;
         }
+    }
+}
+
+impl Health {
+    fn of(trouble: &io::Error) -> Self {
+        Self { trouble: Some(trouble.to_string()), ..Self::default() }
     }
 }
 

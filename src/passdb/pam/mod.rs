@@ -85,6 +85,20 @@ struct State {
     standings: Standings,
     /// There is no connection, and will be none for a while.
     down: bool,
+    health: Health,
+}
+
+/// How the connection to `sasld-pam` is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// It is there.
+    pub connected: bool,
+    /// Workers of both lanes, as it said last.
+    pub workers: usize,
+    /// Questions that wait for a worker.
+    pub waiting: usize,
+    /// What is wrong with it.
+    pub trouble: Option<String>,
 }
 
 /// A question on its way.
@@ -110,6 +124,7 @@ impl Pam {
             served_before_guessers: 0,
             standings: Standings::default(),
             down: false,
+            health: Health::default(),
         };
         let patience = AtomicU64::new(millis(deadline));
         let shared = Arc::new(Shared { state: Mutex::new(state), patience, wake: Notify::new() });
@@ -123,6 +138,14 @@ impl Pam {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// How it is now.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let state = self.shared.lock();
+        let waiting = [&state.known, &state.strangers, &state.guessers].map(FairQueue::len).iter().sum();
+        Health { waiting, ..state.health.clone() }
     }
 
     /// Whether this is the passdb for these settings and rules.
