@@ -19,7 +19,7 @@ use crate::config::{Config, ConfigError, DEFAULT_PATH, Passdb};
 use crate::sasl::{Mechanism, NameRules};
 use crate::secrets::Names;
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -120,6 +120,12 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::new(Exit::Output, format_args!("cannot write the output: {error}"))
     }
+}
+
+/// All commands with their arguments and help, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the command that these arguments name, the program's own name first.

@@ -1,7 +1,13 @@
 //! The documentation says what the program does: every event and reason of the log is explained and none that is not
 //! there, every link leads somewhere, every command line parses, and the output shown is what comes out.
 //!
-//! Reads `README.md` and `docs/*.md` of this checkout and runs the built `sasld` in directories of its own.
+//! Reads `README.md` and all of `docs/` in this checkout and runs the built `sasld` in directories of its own, and the
+//! command blocks of the pages in sandboxes ([`commands`]).
+
+mod commands;
+mod pages;
+#[path = "../support/skip.rs"]
+mod skip;
 
 use sasld::config::{Accounts, Config, Source};
 use sasld::credential::{Password, Verifiers};
@@ -20,11 +26,13 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The README and every page of `docs/`.
+/// The README and every page below `docs/`.
 fn pages() -> Vec<(PathBuf, String)> {
-    let docs = fs::read_dir(repository("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<PathBuf> = docs.filter(|path| path.extension().is_some_and(|e| e == "md")).collect();
-    paths.push(repository("README.md"));
+    let mut paths = vec![repository("README.md")];
+    for folder in ["docs", "docs/errors"] {
+        let files = fs::read_dir(repository(folder)).unwrap().map(|entry| entry.unwrap().path());
+        paths.extend(files.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
     paths.sort();
     paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
 }
@@ -256,8 +264,9 @@ impl Accounts for AllAccounts {
 fn every_configuration_shown_loads() {
     let mut seen = 0;
     for (path, page) in pages() {
-        for example in page.split("```yaml\n").skip(1) {
+        for example in page.split("```yaml").skip(1) {
             seen += 1;
+            let (_, example) = example.split_once('\n').expect("a block");
             let source = Source::new("sasld.yaml", example.split("```").next().unwrap_or(""));
             if let Err(error) = Config::from_sources(&[source], &AllAccounts) {
                 panic!("{}: {error}", path.display());
