@@ -54,7 +54,7 @@ enum Command {
     SocketGuard(socket_guard::Arguments),
     Status(status::Arguments),
     Why(why::Arguments),
-    /// Add, change, remove and list the users of the secrets file
+    /// Manage the users of the secrets file
     User(user::UserArgs),
 }
 
