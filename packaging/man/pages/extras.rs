@@ -1,0 +1,164 @@
+//! What a command's manual page says beyond `--help`: files and examples.
+//!
+//! One entry for each command. `tests/manuals.rs` fails when one is missing, and parses every example.
+
+/// A file that a command reads or writes.
+pub struct File {
+    pub path: &'static str,
+    pub about: &'static str,
+}
+
+/// What one would type, and why.
+pub struct Example {
+    pub about: &'static str,
+    pub commands: &'static str,
+}
+
+/// The additions to one page.
+pub struct Extra {
+    /// The command without `sasld`; empty for the program itself.
+    pub command: &'static str,
+    pub files: &'static [File],
+    pub examples: &'static [Example],
+}
+
+/// The same for every command; a command's own description says more.
+pub const EXIT_STATUS: [(u8, &str); 9] = [
+    (0, "Done; the answer is yes."),
+    (1, "The answer is no: refused, or something was found."),
+    (64, "The command line makes no sense."),
+    (65, "A server's answer or the contents of a file make no sense."),
+    (69, "Something that should be there is not, or is taken."),
+    (74, "Output could not be written."),
+    (75, "It could not be decided; try again."),
+    (77, "This user may not do it; somebody else may."),
+    (78, "The configuration is wrong."),
+];
+
+const CONFIGURATION: File = File {
+    path: "/etc/sasld/sasld.yaml",
+    about: "The configuration; every key has a default. See sasld.yaml(5).",
+};
+const CONF_D: File = File {
+    path: "/etc/sasld/conf.d/*.yaml",
+    about: "Read after it, in the order of their names; a top-level key there replaces the same key before it.",
+};
+const SECRETS: File = File {
+    path: "/etc/sasld/secrets",
+    about: "The users, unless the configuration names another file. See sasld-secrets(5).",
+};
+const LOCK: File =
+    File { path: "/etc/sasld/.secrets.lock", about: "Locked while the file of users is changed." };
+const SOCKET: File = File {
+    path: "/var/spool/postfix/private/auth",
+    about: "The socket that Postfix calls private/auth, unless the configuration names others.",
+};
+
+const READ: &[File] = &[CONFIGURATION, CONF_D, SECRETS];
+const EDIT: &[File] = &[CONFIGURATION, CONF_D, SECRETS, LOCK];
+const SERVE: &[File] = &[CONFIGURATION, CONF_D, SECRETS, SOCKET];
+
+/// All of them.
+pub const EXTRAS: &[Extra] = &[
+    Extra {
+        command: "",
+        files: SERVE,
+        examples: &[Example {
+            about: "A user, a look at everything, and a login as Postfix would have it:",
+            commands: "sasld user add alice\nsasld check\nsasld test /var/spool/postfix/private/auth --user alice",
+        }],
+    },
+    Extra {
+        command: "serve",
+        files: SERVE,
+        examples: &[
+            Example { about: "In the foreground, with the log on the terminal:", commands: "sasld serve" },
+            Example {
+                about: "With another configuration:",
+                commands: "sasld serve --config /srv/mail/sasld.yaml",
+            },
+        ],
+    },
+    Extra {
+        command: "check",
+        files: READ,
+        examples: &[
+            Example { about: "Before a reload:", commands: "sasld check" },
+            Example { about: "In a script, which hears of trouble alone:", commands: "sasld check --quiet" },
+        ],
+    },
+    Extra {
+        command: "test",
+        files: &[SOCKET],
+        examples: &[
+            Example {
+                about: "What would Postfix get for alice?",
+                commands: "sasld test /var/spool/postfix/private/auth --user alice",
+            },
+            Example {
+                about: "Only CRAM-MD5, on a TCP port, without TLS:",
+                commands: "sasld test 127.0.0.1:12345 --user alice --mechanism CRAM-MD5 --no-tls",
+            },
+        ],
+    },
+    Extra {
+        command: "hash",
+        files: &[],
+        examples: &[
+            Example { about: "The verifier of a password that is asked for:", commands: "sasld hash" },
+            Example {
+                about: "Two side by side, for PLAIN and for CRAM-MD5:",
+                commands: "sasld hash --scheme ARGON2ID --scheme CRAM-MD5",
+            },
+        ],
+    },
+    Extra {
+        command: "user",
+        files: EDIT,
+        examples: &[Example {
+            about: "The life of a user:",
+            commands: "sasld user add alice\nsasld user passwd alice\nsasld user list\nsasld user remove alice",
+        }],
+    },
+    Extra {
+        command: "user add",
+        files: EDIT,
+        examples: &[
+            Example { about: "With a password that is asked for twice:", commands: "sasld user add alice" },
+            Example {
+                about: "From a script; the password comes on standard input:",
+                commands: "sasld user add alice --password-stdin",
+            },
+        ],
+    },
+    Extra {
+        command: "user passwd",
+        files: EDIT,
+        examples: &[
+            Example { about: "A new password:", commands: "sasld user passwd alice" },
+            Example {
+                about: "One that CRAM-MD5 can use, and PLAIN by a strong hash:",
+                commands: "sasld user passwd alice --scheme ARGON2ID --scheme CRAM-MD5",
+            },
+        ],
+    },
+    Extra {
+        command: "user remove",
+        files: EDIT,
+        examples: &[Example { about: "Two users at once:", commands: "sasld user remove alice bob" }],
+    },
+    Extra {
+        command: "user list",
+        files: READ,
+        examples: &[
+            Example { about: "For people:", commands: "sasld user list" },
+            Example { about: "For programs:", commands: "sasld user list --json" },
+        ],
+    },
+];
+
+/// What there is for the command `path`, such as `user add`.
+pub fn of(path: &str) -> &'static Extra {
+    const NOTHING: Extra = Extra { command: "", files: &[], examples: &[] };
+    EXTRAS.iter().find(|extra| extra.command == path).unwrap_or(&NOTHING)
+}
