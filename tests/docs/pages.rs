@@ -36,8 +36,12 @@ pages! {
     the_secrets_file: "docs/secrets-file.md", "
         install -D -m 644 packaging/sasld.yaml /etc/sasld/sasld.yaml
         useradd --system --user-group _sasld
+        mkdir -p /run/sasld; systemctl start sasld
         install -D -m 600 /dev/null /etc/dovecot/users
-        echo 'bob:{PLAIN}wonderland' >/etc/dovecot/users",
+        echo 'alice:{SSHA256}/Z0pkpAWsb9JVo7KukPokurXiYYQIwyFpQehiwMEOTpTQUxU:1000:1000::/home/alice' >>/etc/dovecot/users
+        echo 'dave:{SSHA}8bX4JQDfZqtTfvnQ4ssDmWb17/FTQUxU' >>/etc/dovecot/users
+        echo 'erin:{PLAIN}secret::::::allow_nets=192.0.2.0/24,local' >>/etc/dovecot/users
+        echo 'frank:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a' >>/etc/dovecot/users",
         "sasld user list | shows bob";
     other_mail_servers: "docs/clients.md", "alice; systemctl start sasld; postfix start", "log_in | shows '235 2.7.0'";
 
