@@ -54,6 +54,12 @@ const SOCKET: File = File {
     about: "The socket that Postfix calls private/auth, unless the configuration names others.",
 };
 
+const CONTROL: File = File {
+    path: "/run/sasld/control",
+    about: "The daemon's control socket, unless the configuration names another.",
+};
+
+const RUNNING: &[File] = &[CONFIGURATION, CONTROL];
 const READ: &[File] = &[CONFIGURATION, CONF_D, SECRETS];
 const EDIT: &[File] = &[CONFIGURATION, CONF_D, SECRETS, LOCK];
 const SERVE: &[File] = &[CONFIGURATION, CONF_D, SECRETS, SOCKET];
@@ -113,6 +119,22 @@ pub const EXTRAS: &[Extra] = &[
         ],
     },
     Extra {
+        command: "status",
+        files: RUNNING,
+        examples: &[
+            Example { about: "One screen about the running daemon:", commands: "sasld status" },
+            Example { about: "For programs:", commands: "sasld status --json" },
+        ],
+    },
+    Extra {
+        command: "why",
+        files: RUNNING,
+        examples: &[
+            Example { about: "Why could alice not log in?", commands: "sasld why alice" },
+            Example { about: "Only the last time:", commands: "sasld why alice --last 1" },
+        ],
+    },
+    Extra {
         command: "user",
         files: EDIT,
         examples: &[Example {
@@ -154,6 +176,75 @@ pub const EXTRAS: &[Extra] = &[
             Example { about: "For people:", commands: "sasld user list" },
             Example { about: "For programs:", commands: "sasld user list --json" },
         ],
+    },
+    Extra {
+        command: "user show",
+        files: READ,
+        examples: &[
+            Example {
+                about: "What is known about alice, and what works for her:",
+                commands: "sasld user show alice",
+            },
+            Example { about: "For programs:", commands: "sasld user show alice bob --json" },
+        ],
+    },
+    Extra {
+        command: "user lock",
+        files: EDIT,
+        examples: &[Example { about: "No logins for now:", commands: "sasld user lock alice" }],
+    },
+    Extra {
+        command: "user unlock",
+        files: EDIT,
+        examples: &[Example { about: "Logins as before:", commands: "sasld user unlock alice" }],
+    },
+    Extra {
+        command: "user verify",
+        files: READ,
+        examples: &[
+            Example {
+                about: "Is this alice's password? It is asked for:",
+                commands: "sasld user verify alice",
+            },
+            Example {
+                about: "In a script, by the exit status:",
+                commands: "sasld user verify alice --quiet --password-stdin",
+            },
+        ],
+    },
+    Extra {
+        command: "user edit",
+        files: EDIT,
+        examples: &[Example {
+            about: "With the editor of your choice:",
+            commands: "EDITOR=vim sasld user edit",
+        }],
+    },
+    Extra {
+        command: "user import",
+        files: EDIT,
+        examples: &[
+            Example {
+                about: "What would become of Dovecot's users, and then do it:",
+                commands: "sasld user import /etc/dovecot/users\nsasld user import /etc/dovecot/users --apply",
+            },
+            Example {
+                about: "From Cyrus SASL, with the realm as a part of the name:",
+                commands: "sasld user import --format sasldb --realm keep /etc/sasldb2 --apply",
+            },
+            Example {
+                about: "From lines of name:password, where the passwords stand as they are:",
+                commands: "sasld user import --format list --default-scheme PLAIN users.txt --apply",
+            },
+        ],
+    },
+    Extra {
+        command: "user export",
+        files: READ,
+        examples: &[Example {
+            about: "For a Dovecot, which reads one verifier for each user:",
+            commands: "sasld user export --strongest > users",
+        }],
     },
 ];
 
