@@ -3,7 +3,9 @@ SHELL := bash
 NEXTEST := $(shell cargo nextest --version 2>/dev/null)
 CARGO_TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
-.PHONY: help run demo test test-dovecot manuals bench fmt clippy doc fmt-check
+TIME ?= 60
+
+.PHONY: help run demo test test-dovecot manuals bench timing fuzz fmt clippy doc fmt-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +35,14 @@ manuals: ## manual pages and shell completions, into target/manuals
 bench: ## sasld beside Dovecot and saslauthd; rewrites docs/performance.md
 	@packaging/dev/need bench
 	cargo bench --bench peers
+
+timing: ## does the time of an answer tell anything? t-tests over a million samples; minutes
+	@packaging/dev/need build
+	cargo bench --bench timing
+
+fuzz: ## libFuzzer on every target, TIME seconds each (60); finds stay in target/fuzz
+	@packaging/dev/need build
+	fuzz/run $(TIME)
 
 fmt: ## format the sources
 	cargo fmt

@@ -46,6 +46,7 @@ passdbs:
   - secrets_file: {}
 {passdbs}limits:
   connections: 15000
+control: off
 ",
             socket.display(),
             secrets_file(dir).display()

@@ -7,7 +7,7 @@
 use crate::model::{Awaits, digest};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Who has which password.
 pub type Users = BTreeMap<&'static str, &'static str>;
@@ -108,17 +108,31 @@ impl Line {
     }
 }
 
-/// Numbers that look random and follow from the first one (SplitMix64).
+/// Where a schedule's decisions come from: numbers that look random and follow from the first one (SplitMix64), or
+/// the bytes that a fuzzer made up.
 #[derive(Debug)]
-pub struct Dice(pub u64);
+pub enum Dice {
+    Seeded(u64),
+    Bytes(VecDeque<u8>),
+}
 
 impl Dice {
+    /// There is nothing more to decide with.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Bytes(bytes) if bytes.is_empty())
+    }
+
     pub fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
+        match self {
+            Self::Seeded(state) => {
+                *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut z = *state;
+                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                (z ^ (z >> 31)) % below
+            }
+            Self::Bytes(bytes) => u64::from(bytes.pop_front().unwrap_or_default()) % below,
+        }
     }
 
     fn one_in(&mut self, times: u64) -> bool {
