@@ -14,7 +14,10 @@ pub struct Page {
 }
 
 /// Pages with commands that do not run here, and why.
-pub const NOT_RUN: &[(&str, &str)] = &[("docs/performance.md", "benchmarks, for minutes on a quiet machine")];
+pub const NOT_RUN: &[(&str, &str)] = &[
+    ("docs/performance.md", "benchmarks, for minutes on a quiet machine"),
+    ("docs/doctor.md", "tests/doctor runs them, with findings of its own"),
+];
 
 macro_rules! pages {
     ($($name:ident: $file:literal, $given:literal, $then:literal;)*) => {

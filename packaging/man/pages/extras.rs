@@ -23,9 +23,10 @@ pub struct Extra {
 }
 
 /// The same for every command; a command's own description says more.
-pub const EXIT_STATUS: [(u8, &str); 9] = [
+pub const EXIT_STATUS: [(u8, &str); 10] = [
     (0, "Done; the answer is yes."),
     (1, "The answer is no: refused, or something was found."),
+    (2, "Errors were found, where 1 means warnings."),
     (64, "The command line makes no sense."),
     (65, "A server's answer or the contents of a file make no sense."),
     (69, "Something that should be there is not, or is taken."),
@@ -60,6 +61,12 @@ const CONTROL: File = File {
 };
 
 const RUNNING: &[File] = &[CONFIGURATION, CONTROL];
+const POSTFIX: File = File {
+    path: "/etc/postfix/main.cf, /etc/postfix/master.cf",
+    about: "Postfix's settings, through postconf(1).",
+};
+
+const DOCTOR: &[File] = &[CONFIGURATION, CONF_D, SECRETS, SOCKET, POSTFIX];
 const READ: &[File] = &[CONFIGURATION, CONF_D, SECRETS];
 const EDIT: &[File] = &[CONFIGURATION, CONF_D, SECRETS, LOCK];
 const SERVE: &[File] = &[CONFIGURATION, CONF_D, SECRETS, SOCKET];
@@ -245,6 +252,44 @@ pub const EXTRAS: &[Extra] = &[
             about: "For a Dovecot, which reads one verifier for each user:",
             commands: "sasld user export --strongest > users",
         }],
+    },
+    Extra {
+        command: "doctor",
+        files: DOCTOR,
+        examples: &[
+            Example { about: "What keeps users from logging in?", commands: "sasld doctor" },
+            Example {
+                about: "With a login, over SMTP and STARTTLS:",
+                commands: "sasld doctor --user alice --smtp mail.example.com:587",
+            },
+        ],
+    },
+    Extra {
+        command: "setup",
+        files: DOCTOR,
+        examples: &[Example { about: "The commands for Postfix, not run:", commands: "sasld setup postfix" }],
+    },
+    Extra {
+        command: "setup postfix",
+        files: DOCTOR,
+        examples: &[
+            Example { about: "What would be changed, and how to undo it:", commands: "sasld setup postfix" },
+            Example {
+                about: "Do it, for port 465:",
+                commands: "sasld setup postfix --service submissions --apply",
+            },
+        ],
+    },
+    Extra {
+        command: "probe",
+        files: &[SOCKET],
+        examples: &[
+            Example {
+                about: "Who listens there, and what is on offer?",
+                commands: "sasld probe /var/spool/postfix/private/auth",
+            },
+            Example { about: "The same over TCP:", commands: "sasld probe 127.0.0.1:12345" },
+        ],
     },
 ];
 
