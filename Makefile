@@ -5,7 +5,7 @@ CARGO_TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
 TIME ?= 60
 
-.PHONY: help run demo test test-dovecot manuals bench timing fuzz fmt clippy doc fmt-check
+.PHONY: help run demo test test-dovecot test-boot manuals bench timing fuzz deb vendor lintian deny fmt clippy doc fmt-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,11 +22,16 @@ test: ## everything that CI runs; a test that cannot run is a failure
 	@packaging/dev/need test
 	@$(MAKE) --no-print-directory fmt-check clippy doc
 	$(if $(NEXTEST),cargo test --quiet --doc)
+	packaging/dev/deb
 	$(CARGO_TEST) $(if $(and $(NEXTEST),$(SASLD_ALLOW_SKIP)),--success-output final)
 
 test-dovecot: ## the dialogs against Debian's Dovecot (a part of `make test`)
 	@packaging/dev/need test
 	$(CARGO_TEST) --test dovecot
+
+test-boot: ## the package and Postfix under a real systemd, in a container (a part of `make test`)
+	@packaging/dev/need boot
+	$(CARGO_TEST) --test boot $(if $(NEXTEST),--no-capture,-- --nocapture)
 
 manuals: ## manual pages and shell completions, into target/manuals
 	@packaging/dev/need build
@@ -43,6 +48,22 @@ timing: ## does the time of an answer tell anything? t-tests over a million samp
 fuzz: ## libFuzzer on every target, TIME seconds each (60); finds stay in target/fuzz
 	@packaging/dev/need build
 	fuzz/run $(TIME)
+
+deb: ## the Debian package, target/deb/sasld_VERSION_ARCH.deb
+	@packaging/dev/need deb
+	@packaging/dev/deb
+
+vendor: ## the source with all crates in it, to build without a network: target/deb/sasld-VERSION.tar.xz
+	@packaging/dev/need deb
+	@packaging/dev/vendor "$(or $(CARGO_TARGET_DIR),target)/deb"
+
+lintian: ## Debian's checks of the package (a part of `make test`)
+	@packaging/dev/need package
+	lintian --display-info --pedantic --fail-on=error,warning,info,pedantic "$$(packaging/dev/deb)"
+
+deny: ## licences and sources of all crates; builds cargo-deny first, which takes minutes
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	cargo deny --all-features --config packaging/deny.toml check licenses sources bans
 
 fmt: ## format the sources
 	cargo fmt

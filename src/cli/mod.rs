@@ -12,6 +12,7 @@ mod probe;
 pub mod prompt;
 mod serve;
 mod setup;
+mod socket_guard;
 mod status;
 mod test;
 mod user;
@@ -50,6 +51,7 @@ enum Command {
     Doctor(doctor::Arguments),
     Setup(setup::Arguments),
     Hash(hash::Arguments),
+    SocketGuard(socket_guard::Arguments),
     Status(status::Arguments),
     Why(why::Arguments),
     /// Add, change, remove and list the users of the secrets file
@@ -92,6 +94,13 @@ pub struct Failure {
 impl Failure {
     fn new(exit: Exit, message: impl fmt::Display) -> Self {
         Self { exit: exit as u8, message: message.to_string() }
+    }
+
+    /// Tells whoever reads standard error.
+    fn print(&self) {
+        for line in self.message.lines() {
+            let _ = writeln!(io::stderr(), "sasld: {line}");
+        }
     }
 }
 
@@ -154,6 +163,7 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
         Command::Doctor(arguments) => doctor::run(arguments, &mut out, &mut prompt::Terminal),
         Command::Setup(arguments) => setup::run(arguments, &mut out),
         Command::Hash(arguments) => hash::run(&arguments, &mut out, &mut prompt::Terminal),
+        Command::SocketGuard(arguments) => socket_guard::run(&arguments),
         Command::Status(arguments) => status::run(&arguments, &mut out),
         Command::Why(arguments) => why::run(&arguments, &mut out),
         Command::User(arguments) => edit_users(&arguments, &mut out),
@@ -165,11 +175,9 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
     };
     match result.and_then(flushed) {
         Ok(exit) => ExitCode::from(exit as u8),
-        Err(Failure { exit, message }) => {
-            for line in message.lines() {
-                let _ = writeln!(io::stderr(), "sasld: {line}");
-            }
-            ExitCode::from(exit)
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.exit)
         }
     }
 }

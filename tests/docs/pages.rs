@@ -15,8 +15,9 @@ pub struct Page {
 
 /// Pages with commands that do not run here, and why.
 pub const NOT_RUN: &[(&str, &str)] = &[
-    ("docs/performance.md", "benchmarks, for minutes on a quiet machine"),
+    ("docs/debian.md", "the package needs a Debian of its own: tests/package"),
     ("docs/doctor.md", "tests/doctor runs them, with findings of its own"),
+    ("docs/performance.md", "benchmarks, for minutes on a quiet machine"),
 ];
 
 macro_rules! pages {

@@ -179,7 +179,7 @@ fn our_path(facts: &Facts, instance: &Instance, service: &Service) -> Option<Our
             Listener::Unix(unix) => match unix.path.strip_prefix(queue) {
                 Ok(inside) => return Some(Ours::Reachable(inside.display().to_string())),
                 Err(_) if service.chroot => {
-                    outside = Some(Ours::OutsideChroot(unix.path.display().to_string()))
+                    outside = Some(Ours::OutsideChroot(unix.path.display().to_string()));
                 }
                 Err(_) => outside = Some(Ours::Reachable(unix.path.display().to_string())),
             },

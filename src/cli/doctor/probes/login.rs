@@ -109,10 +109,10 @@ pub fn smtp(facts: &Facts) -> Vec<Finding> {
                 .push(Finding::error("neither AUTH nor STARTTLS is offered").why("Nobody can log in here."));
         }
         None => {
-            findings.push(Finding::warning("STARTTLS is not offered").why("Nothing sent here is encrypted."))
+            findings.push(Finding::warning("STARTTLS is not offered").why("Nothing sent here is encrypted."));
         }
         Some(Err(trouble)) => {
-            findings.push(Finding::error(trouble).why("Mail programs that insist on TLS give up."))
+            findings.push(Finding::error(trouble).why("Mail programs that insist on TLS give up."));
         }
         Some(Ok(tls)) => {
             if tls.mechanisms.is_empty() {
