@@ -3,7 +3,9 @@ SHELL := bash
 NEXTEST := $(shell cargo nextest --version 2>/dev/null)
 CARGO_TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
-.PHONY: help run demo test test-dovecot test-boot manuals bench deb vendor lintian deny fmt clippy doc fmt-check
+TIME ?= 60
+
+.PHONY: help run demo test test-dovecot test-boot manuals bench timing fuzz deb vendor lintian deny fmt clippy doc fmt-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +22,7 @@ test: ## everything that CI runs; a test that cannot run is a failure
 	@packaging/dev/need test
 	@$(MAKE) --no-print-directory fmt-check clippy doc
 	$(if $(NEXTEST),cargo test --quiet --doc)
+	packaging/dev/deb
 	$(CARGO_TEST) $(if $(and $(NEXTEST),$(SASLD_ALLOW_SKIP)),--success-output final)
 
 test-dovecot: ## the dialogs against Debian's Dovecot (a part of `make test`)
@@ -34,9 +37,17 @@ manuals: ## manual pages and shell completions, into target/manuals
 	@packaging/dev/need build
 	cargo run --quiet --example manuals -- target/manuals
 
-bench: ## sasld and Dovecot side by side; rewrites docs/performance.md
+bench: ## sasld beside Dovecot and saslauthd; rewrites docs/performance.md
 	@packaging/dev/need bench
 	cargo bench --bench peers
+
+timing: ## does the time of an answer tell anything? t-tests over a million samples; minutes
+	@packaging/dev/need build
+	cargo bench --bench timing
+
+fuzz: ## libFuzzer on every target, TIME seconds each (60); finds stay in target/fuzz
+	@packaging/dev/need build
+	fuzz/run $(TIME)
 
 deb: ## the Debian package, target/deb/sasld_VERSION_ARCH.deb
 	@packaging/dev/need deb

@@ -15,8 +15,8 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, Mode, XattrFlags};
 use sasld::credential::Password;
 use sasld::secrets::{
-    self, EditError, Insecurity, LOCK_WAIT, LoadError, LoadOptions, Loaded, Missing, Names, Secrets,
-    StoreError, Trust,
+    self, EditError, Insecurity, LOCK_WAIT, LoadError, LoadOptions, Loaded, Missing, Names, Rewrite, Secrets,
+    SecretsEditor, StoreError, Trust,
 };
 use tempfile::TempDir;
 
@@ -59,7 +59,17 @@ fn accepts(secrets: &Secrets, name: &str, password: &str) -> bool {
 
 fn add(path: &Path, name: &str) -> Result<(), StoreError> {
     let field = format!("{{PLAIN}}{name}");
-    secrets::edit(path, true, Missing::Create, LOCK_WAIT, |editor| editor.add(name, field.as_bytes()))
+    edit(path, Missing::Create, LOCK_WAIT, |editor| editor.add(name, field.as_bytes()))
+}
+
+fn edit(
+    path: &Path,
+    missing: Missing,
+    wait: Duration,
+    change: impl FnOnce(&mut SecretsEditor) -> Result<(), EditError>,
+) -> Result<(), StoreError> {
+    let rewrite = Rewrite { path, lowercase: true, missing, wait, waiting: &|_| () };
+    secrets::edit(&rewrite, |editor| change(editor).map_err(StoreError::from)).map(|edited| edited.outcome)
 }
 
 /// What lies in the directory besides the secrets file and its lock.
@@ -278,9 +288,8 @@ fn a_writer_does_not_wait_for_ever() {
     let lock = File::open(directory.path().join(".secrets.lock")).unwrap();
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
     let before = fs::read(&path).unwrap();
-    let edit =
-        secrets::edit(&path, true, Missing::Create, Duration::ZERO, |editor| editor.add("bob", b"{PLAIN}b"));
-    assert!(matches!(edit, Err(StoreError::Busy { .. })), "{edit:?}");
+    let refused = edit(&path, Missing::Create, Duration::ZERO, |editor| editor.add("bob", b"{PLAIN}b"));
+    assert!(matches!(refused, Err(StoreError::Busy { .. })), "{refused:?}");
     assert_eq!(fs::read(&path).unwrap(), before);
     drop(lock);
     add(&path, "bob").unwrap();
@@ -390,11 +399,11 @@ fn what_an_editor_saved_meanwhile_is_not_overwritten() {
     let directory = directory();
     let path = directory.path().join("secrets");
     write(&path, ALICE, 0o600);
-    let edit = secrets::edit(&path, true, Missing::Refuse, LOCK_WAIT, |editor| {
+    let refused = edit(&path, Missing::Refuse, LOCK_WAIT, |editor| {
         fs::write(&path, "carol:{PLAIN}c\n").unwrap();
         editor.add("bob", b"{PLAIN}b")
     });
-    assert!(matches!(edit, Err(StoreError::Changed { .. })), "{edit:?}");
+    assert!(matches!(refused, Err(StoreError::Changed { .. })), "{refused:?}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "carol:{PLAIN}c\n");
     assert_eq!(leftovers(directory.path()), Vec::<PathBuf>::new());
 }

@@ -1,5 +1,5 @@
 //! Dovecot, run privately as the administrator of a Postfix server would run it: the auth service alone, with a
-//! passwd-file.
+//! passwd-file, and PAM behind it if asked for.
 //!
 //! Settings are Debian's defaults except where they concern paths, limits and what a Postfix does not need: no statistics
 //! process, and passwords are found in a file. Successful logins are not logged. The penalty (how long an address waits
@@ -27,7 +27,15 @@ pub enum Penalty {
     Off,
 }
 
-pub fn plan(dir: &Path, secrets: &[u8], penalty: Penalty) -> Outcome<Plan> {
+/// Who knows the passwords.
+#[derive(Clone, Copy)]
+pub enum Passdbs {
+    File,
+    /// The service `dovecot`, for whoever is not in the file.
+    FileThenPam,
+}
+
+pub fn plan(dir: &Path, secrets: &[u8], penalty: Penalty, passdbs: Passdbs) -> Outcome<Plan> {
     if !Uid::effective().is_root() {
         return Err("Dovecot needs root: run the benchmark as root".into());
     }
@@ -39,16 +47,20 @@ pub fn plan(dir: &Path, secrets: &[u8], penalty: Penalty) -> Outcome<Plan> {
     fs::set_permissions(&users, fs::Permissions::from_mode(0o640))?;
 
     let configuration = dir.join("dovecot.conf");
-    fs::write(&configuration, configuration_text(dir, penalty))?;
+    fs::write(&configuration, configuration_text(dir, penalty, passdbs))?;
     let mut command = Command::new("dovecot");
     command.arg("-F").arg("-c").arg(&configuration);
     Ok(Plan { command, socket: dir.join("run/auth-client") })
 }
 
-fn configuration_text(dir: &Path, penalty: Penalty) -> String {
+fn configuration_text(dir: &Path, penalty: Penalty, passdbs: Passdbs) -> String {
     let anvil = match penalty {
         Penalty::On => "",
         Penalty::Off => "service anvil {\n  unix_listener anvil-auth-penalty {\n    mode = 0\n  }\n}\n",
+    };
+    let pam = match passdbs {
+        Passdbs::File => "",
+        Passdbs::FileThenPam => "passdb {\n  driver = pam\n}\n",
     };
     let users = secrets_file(dir);
     let users = users.display();
@@ -78,6 +90,6 @@ passdb {{
   driver = passwd-file
   args = scheme=PLAIN {users}
 }}
-"
+{pam}"
     )
 }

@@ -17,9 +17,15 @@ pub struct Histogram {
     slowest: Duration,
 }
 
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { counts: vec![0; BUCKETS], total: 0, slowest: Duration::ZERO }
+    }
+}
+
 impl Histogram {
     pub fn new() -> Self {
-        Self { counts: vec![0; BUCKETS], total: 0, slowest: Duration::ZERO }
+        Self::default()
     }
 
     pub fn record(&mut self, latency: Duration) {

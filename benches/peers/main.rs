@@ -1,9 +1,10 @@
-//! `cargo bench --bench peers`: sasld beside Dovecot and beside a server that parses nothing, in one run.
+//! `cargo bench --bench peers`: sasld beside Dovecot, saslauthd and a server that parses nothing, in one run.
 //!
-//! Without arguments every scenario runs, and the tables replace those in `docs/performance.md`; arguments name the
-//! scenarios to run (`logins`, `latency`, `resources`, `million`, `hashes`) and only print. `BENCH=quick` takes
-//! a minute and only prints; `BENCH_WITHOUT=dovecot` leaves Dovecot out, for a machine that has none, or no root. Whatever
-//! cannot be measured ends the program with status 1 and a message, and so does a signal; every server started is stopped.
+//! Without arguments every scenario runs; arguments name the scenarios to run (`logins`, `latency`, `resources`,
+//! `million`, `hashes`, `pam`). Each replaces its own section of `docs/performance.md`. `BENCH=quick` takes two minutes
+//! and only prints; so does `BENCH_WITHOUT=dovecot,saslauthd,pam`, which leaves out a server or the scenario `pam`, for a
+//! machine that has none, or no root. Whatever cannot be measured ends the program with status 1 and a message, and so
+//! does a signal; sections finished by then are written, and every server started is stopped.
 
 mod connection;
 mod dialog;
@@ -16,6 +17,7 @@ mod load;
 mod logins;
 mod measure;
 mod million;
+mod pam;
 mod resources;
 mod sasld;
 mod series;
@@ -28,11 +30,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::prctl::set_child_subreaper;
+
 use crate::{
     dialog::User,
-    measure::Cores,
+    measure::{Cores, Peer},
     server::{Kind, Server},
-    table::Table,
+    table::{Section, Table},
 };
 
 /// Any error ends the run: a number measured past one would mean nothing.
@@ -49,6 +53,7 @@ struct Effort {
     many_users: usize,
     /// How many of the expensive schemes.
     schemes: usize,
+    pam: pam::Effort,
 }
 
 const FULL: Effort = Effort {
@@ -58,6 +63,7 @@ const FULL: Effort = Effort {
     idle_connections: 10_000,
     many_users: 1_000_000,
     schemes: 3,
+    pam: pam::FULL,
 };
 
 const QUICK: Effort = Effort {
@@ -67,6 +73,7 @@ const QUICK: Effort = Effort {
     idle_connections: 2_000,
     many_users: 100_000,
     schemes: 1,
+    pam: pam::QUICK,
 };
 
 /// What every scenario works with.
@@ -95,12 +102,13 @@ impl Bench {
 
 type Scenario = (&'static str, fn(&Bench) -> Outcome<Vec<Table>>);
 
-const SCENARIOS: [Scenario; 5] = [
+const SCENARIOS: [Scenario; 6] = [
     ("logins", logins::cpu_and_throughput),
     ("latency", logins::latency),
     ("resources", resources::connections_and_start),
     ("million", million::load_and_reload),
     ("hashes", hashes::beside_cheap_logins),
+    (pam::SCENARIO, pam::beside_guessers),
 ];
 
 fn main() -> Outcome<()> {
@@ -110,28 +118,31 @@ fn main() -> Outcome<()> {
     {
         match echo::serve(Path::new(socket), challenges.parse()?)? {}
     }
-    let known = |name: &String| SCENARIOS.iter().any(|(known, _)| known == name);
-    if let Some(unknown) = arguments.iter().find(|name| !known(name)) {
-        return Err(
-            format!("unknown scenario {unknown:?}; known: {:?}", SCENARIOS.map(|(name, _)| name)).into()
-        );
-    }
     let quick = match variable("BENCH")?.as_deref() {
         None => false,
         Some("quick") => true,
         Some(other) => return Err(format!("BENCH={other:?}: only \"quick\" is known").into()),
     };
-    let without = match variable("BENCH_WITHOUT")?.as_deref() {
-        None => Vec::new(),
-        Some("dovecot") => vec![Kind::Dovecot, Kind::DovecotNoPenalty],
-        Some(other) => {
-            return Err(format!("BENCH_WITHOUT={other:?}: only \"dovecot\" can be left out").into());
-        }
-    };
+    let LeftOut { kinds: without, pam: without_pam } = LeftOut::read()?;
+    let scenarios = wanted(&arguments, without_pam)?;
+    let with_pam = scenarios.iter().any(|(name, _)| *name == pam::SCENARIO);
 
     interrupt::watch()?;
     measure::raise_descriptor_limit()?;
-    let mut machine = measure::machine(&sasld::program(), without.is_empty())?;
+    // What a server leaves behind when it is killed becomes our child, and its CPU time ours to account for.
+    set_child_subreaper(true)?;
+    if with_pam {
+        pam::check_rights()?;
+    }
+    let mut peers = Vec::new();
+    if !without.contains(&Kind::Dovecot) {
+        peers.push(Peer { name: "Dovecot", program: "dovecot", version: "--version" });
+    }
+    if with_pam && !without.contains(&Kind::Saslauthd) {
+        peers.push(Peer { name: "saslauthd", program: "saslauthd", version: "-v" });
+    }
+    let machine = measure::machine(&sasld::program(), &peers)?.join("; ");
+    let moment = measure::moment()?;
     let users: Vec<User> = (0..1000).map(User::numbered).collect();
     let bench = Bench {
         effort: if quick { QUICK } else { FULL },
@@ -143,27 +154,69 @@ fn main() -> Outcome<()> {
     if bench.cores.count() < 2 {
         return Err("server and client need a core each".into());
     }
-    machine.iter().for_each(|line| println!("- {line}"));
 
-    let (begun, foreign_before) = (Instant::now(), measure::foreign_cpu()?);
-    let mut tables = Vec::new();
-    for (name, scenario) in SCENARIOS {
-        if arguments.is_empty() || arguments.iter().any(|wanted| wanted == name) {
-            for table in scenario(&bench)? {
-                println!("\n{}", table.to_markdown());
-                tables.push(table);
-            }
+    let mut command = "cargo bench --bench peers".to_owned();
+    if !arguments.is_empty() {
+        command.push_str(&format!(" -- {}", arguments.join(" ")));
+    }
+    let for_the_page = !quick && bench.without.is_empty() && !without_pam;
+    for (scenario, measure_all) in scenarios {
+        let (begun, foreign_before) = (Instant::now(), measure::foreign_cpu()?);
+        let tables = measure_all(&bench)?;
+        let foreign =
+            measure::foreign_cpu()?.saturating_sub(foreign_before).div_duration_f64(begun.elapsed());
+        let origin = format!(
+            "`{command}`, {moment}; other programs and the host kept {foreign:.2} of {} cores busy meanwhile. {machine}.",
+            bench.cores.count()
+        );
+        let section = Section { scenario, origin, tables };
+        println!("\n{}", section.to_markdown());
+        if for_the_page {
+            section.write_into(Path::new("docs/performance.md"))?;
         }
     }
-    let foreign = measure::foreign_cpu()?.saturating_sub(foreign_before).div_duration_f64(begun.elapsed());
-    let quiet =
-        format!("other programs and the host kept {foreign:.2} of {} cores busy", bench.cores.count());
-    println!("\n{quiet}");
-    machine.push(quiet);
-    if arguments.is_empty() && !quick && bench.without.is_empty() {
-        table::write_page(Path::new("docs/performance.md"), &machine, &tables)?;
-    }
     Ok(())
+}
+
+/// The scenarios that these arguments name; without arguments, all of them.
+fn wanted(arguments: &[String], without_pam: bool) -> Outcome<Vec<Scenario>> {
+    let known = |name: &String| SCENARIOS.iter().any(|(known, _)| known == name);
+    if let Some(unknown) = arguments.iter().find(|name| !known(name)) {
+        return Err(
+            format!("unknown scenario {unknown:?}; known: {:?}", SCENARIOS.map(|(name, _)| name)).into()
+        );
+    }
+    let is_wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|wanted| wanted == name);
+    let scenarios = SCENARIOS.into_iter();
+    Ok(scenarios.filter(|(name, _)| is_wanted(name) && !(without_pam && *name == pam::SCENARIO)).collect())
+}
+
+/// What `BENCH_WITHOUT` says.
+#[derive(Default)]
+struct LeftOut {
+    kinds: Vec<Kind>,
+    pam: bool,
+}
+
+impl LeftOut {
+    fn read() -> Outcome<Self> {
+        let mut left_out = Self::default();
+        let Some(words) = variable("BENCH_WITHOUT")? else {
+            return Ok(left_out);
+        };
+        for word in words.split(',') {
+            match word {
+                "dovecot" => left_out.kinds.extend([Kind::Dovecot, Kind::DovecotNoPenalty]),
+                "saslauthd" => left_out.kinds.push(Kind::Saslauthd),
+                "pam" => left_out.pam = true,
+                other => {
+                    let known = "\"dovecot\", \"saslauthd\" and \"pam\" can be left out, separated by commas";
+                    return Err(format!("BENCH_WITHOUT: {known}, not {other:?}").into());
+                }
+            }
+        }
+        Ok(left_out)
+    }
 }
 
 /// An environment variable; empty is as good as unset, which is what make passes on.

@@ -55,6 +55,18 @@ impl Processes {
         times.sum()
     }
 
+    /// CPU time used so far by these and by all children they have waited for, in steps of 10 ms for each. For servers
+    /// whose processes come and go; whoever vanishes meanwhile is in his parent's account.
+    pub fn cpu_with_the_dead(&self) -> Duration {
+        let ticks = self.0.iter().map(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // What follows the name, which may have blanks: the third field and on. utime is the 14th.
+            let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+            rest.split_whitespace().skip(11).take(4).flat_map(str::parse::<u64>).sum::<u64>()
+        });
+        Duration::from_millis(10 * ticks.sum::<u64>())
+    }
+
     /// Resident memory in bytes. `shared_once` divides each shared page among the processes that map it (PSS), which
     /// is fair to a server of several processes; otherwise plain RSS.
     pub fn memory(&self, shared_once: bool) -> Outcome<u64> {
@@ -126,8 +138,15 @@ pub fn raise_descriptor_limit() -> Outcome<u64> {
     Ok(hard)
 }
 
-/// Lines of a list that describes where the numbers come from.
-pub fn machine(sasld: &Path, with_dovecot: bool) -> Outcome<Vec<String>> {
+/// A program beside sasld, and how to ask for its version.
+pub struct Peer {
+    pub name: &'static str,
+    pub program: &'static str,
+    pub version: &'static str,
+}
+
+/// What the numbers come from, in a few words each: the hardware, the system, the programs.
+pub fn machine(sasld: &Path, peers: &[Peer]) -> Outcome<Vec<String>> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or("unknown CPU", |(_, name)| name.trim());
@@ -138,21 +157,25 @@ pub fn machine(sasld: &Path, with_dovecot: bool) -> Outcome<Vec<String>> {
     let system = system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     let system = system.unwrap_or("unknown system").trim_matches('"');
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let load = fs::read_to_string("/proc/loadavg")?;
-    let load = load.split(' ').next().unwrap_or("unknown");
 
     let mut programs = vec![first_line(sasld, &["--version"])?];
     programs.push(first_line("rustc".as_ref(), &["--version"])?);
-    if with_dovecot {
-        programs.push(format!("Dovecot {}", first_line("dovecot".as_ref(), &["--version"])?));
+    for Peer { name, program, version } in peers {
+        let line = first_line(program.as_ref(), &[version])?;
+        programs.push(format!("{name} {}", line.trim_start_matches(program).trim()));
     }
-    let today = first_line("date".as_ref(), &["-u", "+%F"])?;
     Ok(vec![
-        format!("{today}; load average before the run: {load}"),
         format!("{model}, {cores} cores{virtual_machine}, {} GiB", memory.div_ceil(1 << 20)),
         format!("{system}, Linux {}", kernel.trim()),
         programs.join(", "),
     ])
+}
+
+/// Today, and the load average of the last minute.
+pub fn moment() -> Outcome<String> {
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or("unknown");
+    Ok(format!("{}, load average before it {load}", first_line("date".as_ref(), &["-u", "+%F"])?))
 }
 
 /// CPU time that this machine has spent on anything but this benchmark and the servers it has ended, or that its host
@@ -176,10 +199,10 @@ pub fn foreign_cpu() -> Outcome<Duration> {
     Ok(all.saturating_sub(ours))
 }
 
-/// The first line a program prints.
+/// The first line a program prints, wherever it prints it.
 fn first_line(program: &Path, arguments: &[&str]) -> Outcome<String> {
     let output = process::Command::new(program).args(arguments).output();
     let output = output.map_err(|e| format!("{}: {e}", program.display()))?;
-    let text = String::from_utf8(output.stdout)?;
+    let text = String::from_utf8([output.stdout, output.stderr].concat())?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }

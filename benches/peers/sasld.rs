@@ -26,7 +26,11 @@ pub fn plan(dir: &Path, secrets: &[u8]) -> Outcome<Plan> {
     let users = secrets_file(dir);
     fs::write(&users, secrets)?;
     fs::set_permissions(&users, fs::Permissions::from_mode(0o600))?;
+    serve(&program(), dir, "")
+}
 
+/// `program` with the secrets file in `dir`, and with these further entries of its passdbs.
+pub fn serve(program: &Path, dir: &Path, passdbs: &str) -> Outcome<Plan> {
     let socket = dir.join("auth");
     let configuration = dir.join("sasld.yaml");
     let (uid, gid) = (Uid::effective(), Gid::effective());
@@ -40,14 +44,15 @@ pub fn plan(dir: &Path, secrets: &[u8]) -> Outcome<Plan> {
     mode: \"0600\"
 passdbs:
   - secrets_file: {}
-limits:
+{passdbs}limits:
   connections: 15000
+control: off
 ",
             socket.display(),
-            users.display()
+            secrets_file(dir).display()
         ),
     )?;
-    let mut command = Command::new(program());
+    let mut command = Command::new(program);
     command.arg("serve").arg("--config").arg(&configuration);
     Ok(Plan { command, socket })
 }

@@ -9,6 +9,8 @@ use std::{
     os::{
         fd::OwnedFd,
         unix::fs::{MetadataExt as _, chown},
+        unix::net::UnixStream,
+        unix::process::CommandExt as _,
     },
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
@@ -16,9 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::wait::waitpid;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::retry_on_intr,
+    io::{Errno, retry_on_intr},
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal},
 };
 use tempfile::TempDir;
@@ -26,7 +29,7 @@ use tempfile::TempDir;
 use crate::{
     Outcome,
     connection::Connection,
-    dovecot::{self, Penalty},
+    dovecot::{self, Passdbs, Penalty},
     echo, interrupt,
     measure::{self, Processes},
     sasld,
@@ -41,6 +44,8 @@ pub enum Kind {
     Dovecot,
     /// Dovecot without its count of failures per address, which costs it a question to another process per login.
     DovecotNoPenalty,
+    /// Cyrus SASL's daemon, which has a protocol of its own.
+    Saslauthd,
     /// The server that parses nothing.
     Floor,
 }
@@ -51,18 +56,20 @@ impl Kind {
             Self::Sasld => "sasld",
             Self::Dovecot => "Dovecot",
             Self::DovecotNoPenalty => "Dovecot, no penalty",
+            Self::Saslauthd => "saslauthd",
             Self::Floor => "floor",
         }
     }
 
     /// Starts it on `cores` with `secrets` as the contents of its secrets file. `challenges` is for the floor, which
-    /// must be told what it plays.
+    /// must be told what it plays. saslauthd has no secrets file.
     pub fn start(self, secrets: &[u8], cores: &[usize], challenges: u8) -> Outcome<Server> {
         let dir = TempDir::with_prefix("sasld-bench-")?;
         let plan = match self {
             Self::Sasld => sasld::plan(dir.path(), secrets)?,
-            Self::Dovecot => dovecot::plan(dir.path(), secrets, Penalty::On)?,
-            Self::DovecotNoPenalty => dovecot::plan(dir.path(), secrets, Penalty::Off)?,
+            Self::Dovecot => dovecot::plan(dir.path(), secrets, Penalty::On, Passdbs::File)?,
+            Self::DovecotNoPenalty => dovecot::plan(dir.path(), secrets, Penalty::Off, Passdbs::File)?,
+            Self::Saslauthd => return Err("saslauthd has no users but those of PAM".into()),
             Self::Floor => echo::plan(dir.path(), challenges)?,
         };
         Server::launch(self, dir, plan, cores)
@@ -83,16 +90,22 @@ pub struct Server {
     pub started: Instant,
     dir: TempDir,
     child: Child,
+    /// For its end after SIGTERM.
+    patience: Duration,
 }
 
 impl Server {
-    fn launch(kind: Kind, dir: TempDir, mut plan: Plan, cores: &[usize]) -> Outcome<Self> {
+    /// Runs the plan until the server greets.
+    pub fn launch(kind: Kind, dir: TempDir, mut plan: Plan, cores: &[usize]) -> Outcome<Self> {
         let log = File::create(dir.path().join("log"))?;
         plan.command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // A group of its own: a signal from the terminal is for us, and saslauthd signals its whole group when it ends.
+        plan.command.process_group(0);
         let started = Instant::now();
         let child = measure::bound_to(cores, || Ok(plan.command.spawn()?))?;
         let greeted_after = Duration::ZERO;
-        let mut server = Self { kind, socket: plan.socket, greeted_after, started, dir, child };
+        let patience = PATIENCE;
+        let mut server = Self { kind, socket: plan.socket, greeted_after, started, dir, child, patience };
         server.wait_for_greeting()?;
         server.greeted_after = started.elapsed();
         Ok(server)
@@ -102,7 +115,12 @@ impl Server {
     fn wait_for_greeting(&mut self) -> Outcome<()> {
         loop {
             interrupt::check()?;
-            let Err(error) = Connection::open(&self.socket, process::id()) else {
+            let greeting: Outcome<()> = match self.kind {
+                // Says nothing until it is asked.
+                Kind::Saslauthd => UnixStream::connect(&self.socket).map(drop).map_err(Into::into),
+                _ => Connection::open(&self.socket, process::id()).map(drop),
+            };
+            let Err(error) = greeting else {
                 return Ok(());
             };
             if let Some(status) = self.child.try_wait()? {
@@ -153,10 +171,15 @@ impl Server {
         Ok(())
     }
 
+    /// Ends it whatever it is doing, which may be a lot that nobody waits for.
+    pub fn end_at_once(mut self) {
+        self.patience = Duration::ZERO;
+    }
+
     /// SIGTERM for the first process, which ends the others; SIGKILL for whatever is left when patience ends.
     fn stop(&mut self) -> Outcome<()> {
-        let handles: Vec<OwnedFd> = self
-            .processes()?
+        let processes = self.processes()?;
+        let handles: Vec<OwnedFd> = processes
             .pids()
             .iter()
             .filter_map(|pid| pidfd_open(Pid::from_raw(pid.as_raw())?, PidfdFlags::empty()).ok())
@@ -164,14 +187,22 @@ impl Server {
         if let Some(first) = handles.first() {
             pidfd_send_signal(first, Signal::TERM)?;
         }
-        let patience = Timespec { tv_sec: i64::try_from(PATIENCE.as_secs())?, tv_nsec: 0 };
+        let deadline = Instant::now() + self.patience;
         for handle in &handles {
-            let ended = retry_on_intr(|| poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&patience)))?;
-            if ended == 0 {
-                pidfd_send_signal(handle, Signal::KILL)?;
+            let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now()))?;
+            let ended = retry_on_intr(|| poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&left)))?;
+            if ended == 0
+                && let Err(error) = pidfd_send_signal(handle, Signal::KILL)
+                && error != Errno::SRCH
+            {
+                return Err(error.into());
             }
         }
         self.child.wait()?;
+        for &pid in processes.pids().iter().skip(1) {
+            // Ours since its parent was killed; an error says that its parent has seen to it.
+            let _ = waitpid(pid, None);
+        }
         Ok(())
     }
 }

@@ -1,14 +1,21 @@
-//! The report: tables in Markdown, on the terminal and between two markers in `docs/performance.md`.
+//! The report: tables in Markdown, on the terminal and in `docs/performance.md`, where each scenario has a section of its
+//! own between two markers.
 //!
-//! What stands outside the markers is written by hand and left alone. A page without markers is an error, and then
-//! nothing is written; the terminal has shown the tables by then.
+//! A run replaces the sections of the scenarios that it ran. What stands outside the markers is written by hand, and that
+//! and the other sections are left alone. A page without the markers is an error; the terminal has shown the tables by
+//! then.
 
-use std::{fs, path::Path};
+use std::{fmt::Display, fs, path::Path};
 
 use crate::Outcome;
 
-const BEGIN: &str = "<!-- measured: begin (written by `make bench`) -->";
-const END: &str = "<!-- measured: end -->";
+/// What one scenario has measured.
+pub struct Section {
+    pub scenario: &'static str,
+    /// The command, the day, and how quiet the machine was.
+    pub origin: String,
+    pub tables: Vec<Table>,
+}
 
 pub struct Table {
     title: &'static str,
@@ -53,15 +60,23 @@ fn line(cells: &[String], widths: &[usize]) -> String {
     format!("| {} |\n", padded.join(" | "))
 }
 
-/// Puts `machine` and the tables between the markers of the page.
-pub fn write_page(page: &Path, machine: &[String], tables: &[Table]) -> Outcome<()> {
-    let text = fs::read_to_string(page).map_err(|e| format!("{}: {e}", page.display()))?;
-    let parts = text.split_once(BEGIN).zip(text.split_once(END));
-    let Some(((before, _), (_, after))) = parts else {
-        return Err(format!("{}: no line {BEGIN:?} followed by {END:?}", page.display()).into());
-    };
-    let machine: String = machine.iter().map(|line| format!("- {line}\n")).collect();
-    let tables: Vec<String> = tables.iter().map(Table::to_markdown).collect();
-    let tables = tables.join("\n");
-    Ok(fs::write(page, format!("{before}{BEGIN}\n\n{machine}\n{tables}\n{END}{after}"))?)
+impl Section {
+    pub fn to_markdown(&self) -> String {
+        let tables: Vec<String> = self.tables.iter().map(Table::to_markdown).collect();
+        format!("{}\n\n{}", self.origin, tables.join("\n"))
+    }
+
+    /// Takes the place of the scenario's last section on this page.
+    pub fn write_into(&self, page: &Path) -> Outcome<()> {
+        let named = |error: &dyn Display| format!("{}: {error}", page.display());
+        let text = fs::read_to_string(page).map_err(|error| named(&error))?;
+        let begin = format!("<!-- measured: begin {} (written by `make bench`) -->", self.scenario);
+        let end = format!("<!-- measured: end {} -->", self.scenario);
+        let parts =
+            text.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+        let (before, after) =
+            parts.ok_or_else(|| named(&format!("no line {begin:?} followed by {end:?}")))?;
+        let text = format!("{before}{begin}\n\n{}\n{end}{after}", self.to_markdown());
+        Ok(fs::write(page, text).map_err(|error| named(&error))?)
+    }
 }

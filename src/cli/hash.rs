@@ -79,7 +79,7 @@ fn exit_of(error: &DeriveError) -> Exit {
 impl From<PromptError> for Failure {
     fn from(error: PromptError) -> Self {
         let exit = match &error {
-            PromptError::NoTerminal(_) => Exit::Usage as u8,
+            PromptError::NoTerminal(_) | PromptError::NobodyToAsk => Exit::Usage as u8,
             PromptError::TooLong | PromptError::EndOfInput => Exit::No as u8,
             PromptError::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(Exit::No as u8),
             PromptError::Io(_) => Exit::TryAgain as u8,

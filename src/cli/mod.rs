@@ -17,7 +17,7 @@ mod why;
 
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Passdb};
 use crate::sasl::{Mechanism, NameRules};
-use crate::secrets::Names;
+use crate::secrets::{Names, Trust};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::fmt;
@@ -173,8 +173,11 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
 
 fn edit_users(arguments: &user::UserArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     // A file named on the command line needs no configuration: what is not configured is as the defaults have it.
-    let (path, names, cram_md5) = match &arguments.file {
-        Some(file) => (file.clone(), NameRules::default(), true),
+    let (path, names, mechanisms, control) = match &arguments.file {
+        Some(file) => {
+            let control = Some(PathBuf::from(crate::control::DEFAULT_PATH));
+            (file.clone(), NameRules::default(), Mechanism::ALL.to_vec(), control)
+        }
         None => {
             let config = Config::load(&config_path(arguments.config.as_deref()))?;
             let file = config.passdbs.iter().find_map(|passdb| match passdb {
@@ -184,17 +187,19 @@ fn edit_users(arguments: &user::UserArgs, out: &mut dyn Write) -> Result<Exit, F
             let Some(path) = file else {
                 return Err(Failure::new(Exit::Config, "passdbs: there is no secrets_file"));
             };
-            (path.clone(), config.usernames.clone(), config.mechanisms.contains(&Mechanism::CramMd5))
+            (path.clone(), config.usernames, config.mechanisms, config.control)
         }
     };
     let allowed = |name: &str| names.canonical(name.as_bytes()).is_ok();
     let settings = user::UserSettings {
         path: &path,
         names: Names { lowercase: names.lowercase(), allowed: &allowed },
-        cram_md5,
+        mechanisms: &mechanisms,
+        control: control.as_deref(),
+        trust: &Trust::of_process(),
     };
-    user::run(&arguments.command, &settings, out, &mut prompt::Terminal)
-        .map(|()| Exit::Yes)
+    let mut voice = user::Voice { out, err: &mut io::stderr(), json: arguments.json, quiet: arguments.quiet };
+    user::run(&arguments.command, &settings, &mut voice, &mut prompt::Terminal)
         .map_err(|error| Failure { exit: error.exit_code(), message: error.to_string() })
 }
 

@@ -6,7 +6,7 @@
 //! The caller hears [`PromptError`]; nothing here prints a password or keeps a copy that is not wiped.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
@@ -32,6 +32,12 @@ pub trait PasswordPrompt {
     /// # Errors
     /// See [`PromptError`].
     fn read_stdin(&mut self) -> Result<Password, PromptError>;
+
+    /// Shows `prompt` and reads one line that everybody may see, without the blanks around it. Blocks.
+    ///
+    /// # Errors
+    /// [`PromptError::NobodyToAsk`] if standard input is no terminal: who answers with a script is not asked.
+    fn question(&mut self, prompt: &str) -> Result<String, PromptError>;
 }
 
 /// The terminal and the standard input of this process.
@@ -53,6 +59,18 @@ impl PasswordPrompt for Terminal {
 
     fn read_stdin(&mut self) -> Result<Password, PromptError> {
         read_password(io::stdin().lock())
+    }
+
+    fn question(&mut self, prompt: &str) -> Result<String, PromptError> {
+        if !io::stdin().is_terminal() {
+            return Err(PromptError::NobodyToAsk);
+        }
+        write!(io::stderr(), "{prompt}")?;
+        let mut line = String::new();
+        match io::stdin().read_line(&mut line)? {
+            0 => Err(PromptError::EndOfInput),
+            _ => Ok(line.trim().to_owned()),
+        }
     }
 }
 
@@ -156,8 +174,11 @@ pub enum PromptError {
     /// There is nobody to ask.
     #[error("there is no terminal to ask at ({0}); use --password-stdin")]
     NoTerminal(io::Error),
+    /// Standard input is no terminal.
+    #[error("there is no terminal to ask at")]
+    NobodyToAsk,
     /// ^D, or the terminal hung up.
-    #[error("the input ended before the password")]
+    #[error("the input ended before the answer")]
     EndOfInput,
     /// Longer than [`MAX_PASSWORD_BYTES`].
     #[error("the password is longer than {MAX_PASSWORD_BYTES} bytes")]

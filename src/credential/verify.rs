@@ -120,6 +120,12 @@ impl Verifier {
         }
     }
 
+    /// The password itself, which only PLAIN stores: for storing it in a better scheme.
+    #[must_use]
+    pub fn plaintext(&self) -> Option<Password> {
+        (self.scheme == Scheme::Plain).then(|| Password::new(&**self.data))
+    }
+
     /// `{SCHEME}data` as it is written into a file, fit for a passwd-file's line: a plaintext password that could not
     /// stand there as it is (a colon, control characters, not UTF-8) comes out as `{PLAIN.b64}`.
     #[must_use]

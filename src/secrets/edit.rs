@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::escape;
 use super::format::{self, BOM, Fields, NameError, check_name};
+use super::nologin;
 
 /// Stands where the last user was removed. An empty file would be taken for one that is about to be written, and the
 /// daemon would go on with the contents before.
@@ -19,14 +20,15 @@ const NO_USERS: &[u8] = b"# no users\n";
 /// The contents of a secrets file under change.
 #[derive(Debug)]
 pub struct SecretsEditor {
-    contents: Zeroizing<Vec<u8>>,
-    lowercase: bool,
+    pub(super) contents: Zeroizing<Vec<u8>>,
+    pub(super) lowercase: bool,
+    changed: bool,
 }
 
 /// A line of an entry: its number, counted from 1, and its bytes without the line end.
-struct Line {
-    number: usize,
-    span: Range<usize>,
+pub(super) struct Line {
+    pub(super) number: usize,
+    pub(super) span: Range<usize>,
 }
 
 impl SecretsEditor {
@@ -39,7 +41,7 @@ impl SecretsEditor {
         if contents.last().is_some_and(|last| *last != b'\n') {
             return Err(EditError::Torn);
         }
-        Ok(Self { contents, lowercase })
+        Ok(Self { contents, lowercase, changed: false })
     }
 
     /// The contents as they are now; they end in a newline or are empty.
@@ -47,9 +49,30 @@ impl SecretsEditor {
         &self.contents
     }
 
+    /// Whether anything is not as it was.
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Puts a text in the place of everything. A newline that its end lacks is added, and a text without any user
+    /// gets a comment, see [`SecretsEditor::remove`].
+    pub fn replace_all(&mut self, text: &[u8]) {
+        let newline: &[u8] = if text.is_empty() || text.ends_with(b"\n") { b"" } else { b"\n" };
+        self.splice(0..self.contents.len(), &[text, newline]);
+        self.mark_if_empty();
+    }
+
     /// Whether some line is this user's.
     pub fn has(&self, name: &str) -> bool {
         !self.find(name).is_empty()
+    }
+
+    /// The entries as they stand there, each its name and its whole line without the line end.
+    pub fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.entries().map(|line| {
+            let text = &self.contents[line.span];
+            (Fields::split(text).name, text)
+        })
     }
 
     /// Adds a user at the end. `field` is the password field as it goes into the file.
@@ -57,10 +80,7 @@ impl SecretsEditor {
     /// # Errors
     /// If the user is there already, or the name or the field cannot be written.
     pub fn add(&mut self, name: &str, field: &[u8]) -> Result<(), EditError> {
-        check_name(name.as_bytes())?;
-        if name.contains(':') || name.starts_with('#') || name.starts_with('\u{feff}') {
-            return Err(EditError::NameSyntax);
-        }
+        check_new_name(name)?;
         check_field(field)?;
         if let Some(line) = self.find(name).first() {
             return Err(EditError::Exists { name: escape(name.as_bytes()), line: line.number });
@@ -76,15 +96,7 @@ impl SecretsEditor {
     /// If the user is not there, or is there twice, or the field cannot be written.
     pub fn set_password(&mut self, name: &str, field: &[u8]) -> Result<(), EditError> {
         check_field(field)?;
-        let lines = self.find(name);
-        let line = match lines.as_slice() {
-            [] => return Err(EditError::Unknown { name: escape(name.as_bytes()) }),
-            [line] => line,
-            [first, second, ..] => {
-                let name = escape(name.as_bytes());
-                return Err(EditError::Twice { name, lines: (first.number, second.number) });
-            }
-        };
+        let line = self.only_line(name)?;
         let fields = Fields::split(&self.contents[line.span.clone()]);
         let name_end = line.span.start + fields.name.len();
         match fields.password {
@@ -94,7 +106,34 @@ impl SecretsEditor {
         Ok(())
     }
 
-    /// Removes every line of a user; gives how many there were.
+    /// Lets a user in no more, whatever his password, until he is unlocked. Gives whether he was not locked before.
+    ///
+    /// # Errors
+    /// If the user is not there, or is there twice.
+    pub fn lock(&mut self, name: &str) -> Result<bool, EditError> {
+        self.change_line(name, nologin::lock)
+    }
+
+    /// Takes back what [`SecretsEditor::lock`] did, and `nologin` that was written by hand. Gives whether he was locked.
+    ///
+    /// # Errors
+    /// If the user is not there, or is there twice.
+    pub fn unlock(&mut self, name: &str) -> Result<bool, EditError> {
+        self.change_line(name, nologin::unlock)
+    }
+
+    fn change_line(
+        &mut self,
+        name: &str,
+        change: impl Fn(&[u8]) -> Option<Zeroizing<Vec<u8>>>,
+    ) -> Result<bool, EditError> {
+        let span = self.only_line(name)?.span;
+        let Some(changed) = change(&self.contents[span.clone()]) else { return Ok(false) };
+        self.splice(span, &[&changed]);
+        Ok(true)
+    }
+
+    /// Removes every line of a user; gives how many there were. Where the last user was, a comment stays.
     ///
     /// # Errors
     /// If there is none.
@@ -110,42 +149,72 @@ impl SecretsEditor {
                 rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |newline| newline + 1);
             self.splice(line.span.start..line.span.end + line_end, &[]);
         }
+        self.mark_if_empty();
+        Ok(lines.len())
+    }
+
+    fn mark_if_empty(&mut self) {
         if self.contents.is_empty() || *self.contents == BOM {
             let end = self.contents.len();
             self.splice(end..end, &[NO_USERS]);
         }
-        Ok(lines.len())
+    }
+
+    /// The one line of a user.
+    fn only_line(&self, name: &str) -> Result<Line, EditError> {
+        let mut lines = self.find(name);
+        match lines.as_slice() {
+            [] => Err(EditError::Unknown { name: escape(name.as_bytes()) }),
+            [_] => Ok(lines.remove(0)),
+            [first, second, ..] => {
+                let name = escape(name.as_bytes());
+                Err(EditError::Twice { name, lines: (first.number, second.number) })
+            }
+        }
     }
 
     fn find(&self, name: &str) -> Vec<Line> {
         let wanted = name.as_bytes();
-        let mut found = Vec::new();
+        let is_his = |name: &[u8]| {
+            if self.lowercase { name.eq_ignore_ascii_case(wanted) } else { name == wanted }
+        };
+        self.entries().filter(|line| is_his(Fields::split(&self.contents[line.span.clone()]).name)).collect()
+    }
+
+    /// Every line that is an entry, in order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Line> {
         let mut start = if self.contents.starts_with(BOM) { BOM.len() } else { 0 };
-        for (index, raw) in self.contents[start..].split(|byte| *byte == b'\n').enumerate() {
+        self.contents[start..].split(|byte| *byte == b'\n').enumerate().filter_map(move |(index, raw)| {
             let line = format::without_cr(raw);
-            let name = Fields::split(line).name;
-            let matches = if self.lowercase { name.eq_ignore_ascii_case(wanted) } else { name == wanted };
-            if format::is_entry(line) && matches {
-                found.push(Line { number: index + 1, span: start..start + line.len() });
-            }
+            let span = start..start + line.len();
             start += raw.len() + 1;
-        }
-        found
+            format::is_entry(line).then_some(Line { number: index + 1, span })
+        })
     }
 
     /// Puts `parts` in the place of `range`.
-    fn splice(&mut self, range: Range<usize>, parts: &[&[u8]]) {
+    pub(super) fn splice(&mut self, range: Range<usize>, parts: &[&[u8]]) {
         let added: usize = parts.iter().map(|part| part.len()).sum();
         let mut contents = Zeroizing::new(Vec::with_capacity(self.contents.len() - range.len() + added));
         contents.extend_from_slice(&self.contents[..range.start]);
         parts.iter().for_each(|part| contents.extend_from_slice(part));
         contents.extend_from_slice(&self.contents[range.end..]);
+        self.changed |= *contents != *self.contents;
         self.contents = contents;
     }
 }
 
+/// What a name must be to begin a line with it.
+pub(super) fn check_new_name(name: &str) -> Result<(), EditError> {
+    check_name(name.as_bytes())?;
+    if name.contains(':') || name.starts_with('#') || name.starts_with('\u{feff}') {
+        return Err(EditError::NameSyntax);
+    }
+    Ok(())
+}
+
 /// A password field must not end itself or its line.
-fn check_field(field: &[u8]) -> Result<(), EditError> {
+pub(super) fn check_field(field: &[u8]) -> Result<(), EditError> {
     let ends = field.iter().any(|byte| matches!(byte, b':' | b'\n' | b'\0')) || field.ends_with(b"\r");
     if field.is_empty() || ends { Err(EditError::Field) } else { Ok(()) }
 }

@@ -27,7 +27,7 @@ const UNSUPPORTED_RESTRICTIONS: [&str; 6] =
     ["allow_real_nets", "noauthenticate", "fail", "delay_until", "login_user", "password"];
 
 /// The position of this colon-separated field and all behind it: the extra fields.
-const EXTRA_FIELDS: usize = 7;
+pub(super) const EXTRA_FIELDS: usize = 7;
 
 /// An entry line cut at its colons, nothing judged yet.
 #[derive(Clone, Copy)]

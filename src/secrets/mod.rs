@@ -14,7 +14,9 @@ mod edit;
 pub mod format;
 mod index;
 mod load;
+mod merge;
 mod nets;
+mod nologin;
 mod problems;
 mod store;
 
@@ -29,9 +31,10 @@ pub use index::Secrets;
 pub use load::{
     Fingerprint, Insecurity, LoadError, LoadOptions, Loaded, Trust, check_access, fingerprint, load,
 };
+pub use merge::{NewLine, OldLine};
 pub use nets::{Net, NetError};
 pub use problems::{Problem, Problems};
-pub use store::{LOCK_WAIT, Missing, StoreError, edit, has_user};
+pub use store::{Edited, LOCK_WAIT, Missing, Rewrite, StoreError, beside, edit, read_text};
 
 /// The account `sasld serve` runs under; its primary group may read the file.
 pub const SERVICE_ACCOUNT: &str = "_sasld";

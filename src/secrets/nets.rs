@@ -49,6 +49,18 @@ impl Net {
     }
 }
 
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("local"),
+            Self::Network(network) if network.prefix_len() == network.max_prefix_len() => {
+                network.addr().fmt(f)
+            }
+            Self::Network(network) => network.fmt(f),
+        }
+    }
+}
+
 /// `::ffff:192.0.2.0/120` is `192.0.2.0/24`.
 fn unmap(network: IpNet) -> IpNet {
     const MAPPED_PREFIX: u8 = 96;

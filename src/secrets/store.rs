@@ -5,7 +5,8 @@
 //! list it. Under the lock the temporary file can have a fixed name (`.NAME.new`), and one that a killed writer left is
 //! simply replaced. It is private from its first byte, gets the owner, mode and ACL of the old file, is flushed to disk
 //! and renamed over it. Behind a symbolic link the target is rewritten. Each failing step is a [`StoreError`] that names
-//! the call and the path, and up to the rename the old file is untouched.
+//! the call and the path, and up to the rename the old file is untouched. Whoever has to wait for another writer hears
+//! who that is, as far as the kernel tells.
 
 use core::time::Duration;
 use std::ffi::OsString;
@@ -32,6 +33,9 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// How often the lock is tried meanwhile.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
 
+/// After how long a person wonders what is going on.
+const WAIT_NOTICE: Duration = Duration::from_secs(1);
+
 const ACL: &str = "system.posix_acl_access";
 
 /// What to do when the file is not there.
@@ -43,39 +47,63 @@ pub enum Missing {
     Refuse,
 }
 
-/// Changes the file under the lock. If `change` fails, nothing is written. `lowercase` as in
-/// [`Names`](super::Names); `wait` is how long to wait for other writers, normally [`LOCK_WAIT`]. Blocks.
-///
-/// # Errors
-/// See [`StoreError`]; after [`StoreError::NotDurable`] the change is in the file, after all others it is not.
-pub fn edit<T>(
-    path: &Path,
-    lowercase: bool,
-    missing: Missing,
-    wait: Duration,
-    change: impl FnOnce(&mut SecretsEditor) -> Result<T, EditError>,
-) -> Result<T, StoreError> {
-    let target = resolve(path, missing)?;
-    let _lock = lock(&target, wait)?;
-    let (contents, old) = match load::read(&target, |_| Ok(())) {
-        Ok((contents, fingerprint)) => (contents, Some(fingerprint)),
-        Err(LoadError::Missing { .. }) if missing == Missing::Create => (Zeroizing::default(), None),
-        Err(error) => return Err(error.into()),
-    };
-    let mut editor = SecretsEditor::new(contents, lowercase)?;
-    let outcome = change(&mut editor)?;
-    replace(&target, old, editor.contents())?;
-    Ok(outcome)
+/// Which file to change, and how to wait for it.
+#[derive(Clone, Copy)]
+pub struct Rewrite<'a> {
+    /// The secrets file, or a symbolic link to it.
+    pub path: &'a Path,
+    /// As in [`Names`](super::Names).
+    pub lowercase: bool,
+    /// What to do without a file.
+    pub missing: Missing,
+    /// How long to wait for other writers, normally [`LOCK_WAIT`].
+    pub wait: Duration,
+    /// Called once if the wait takes a second, with the process that holds the lock if the kernel tells.
+    pub waiting: &'a dyn Fn(Option<u32>),
 }
 
-/// Whether a line of the file is this user's, for asking before somebody types a password in vain. Takes no lock, so
-/// [`edit`] may find something else.
+/// What became of a change.
+#[derive(Debug)]
+pub struct Edited<T> {
+    /// What `change` gave.
+    pub outcome: T,
+    /// The version that was put in place, from just before the rename, which changes nothing but the last of its times.
+    /// `None` when the change left every byte as it was.
+    pub installed: Option<Fingerprint>,
+}
+
+/// Changes the file under the lock. If `change` fails or changes nothing, nothing is written. Blocks.
+///
+/// # Errors
+/// Those of `change`, and every [`StoreError`]; after [`StoreError::NotDurable`] the change is in the file, after all
+/// others it is not.
+pub fn edit<T, E: From<StoreError>>(
+    rewrite: &Rewrite<'_>,
+    change: impl FnOnce(&mut SecretsEditor) -> Result<T, E>,
+) -> Result<Edited<T>, E> {
+    let target = resolve(rewrite.path, rewrite.missing)?;
+    let _lock = lock(&target, rewrite)?;
+    let (contents, old) = match load::read(&target, |_| Ok(())) {
+        Ok((contents, fingerprint)) => (contents, Some(fingerprint)),
+        Err(LoadError::Missing { .. }) if rewrite.missing == Missing::Create => (Zeroizing::default(), None),
+        Err(error) => return Err(StoreError::from(error).into()),
+    };
+    let mut editor = SecretsEditor::new(contents, rewrite.lowercase).map_err(StoreError::from)?;
+    let outcome = change(&mut editor)?;
+    let installed = match old {
+        Some(_) if !editor.is_changed() => None,
+        old => Some(replace(&target, old, editor.contents())?),
+    };
+    Ok(Edited { outcome, installed })
+}
+
+/// The text of the file, to look at before [`edit`] changes it. Takes no lock, so [`edit`] may find something else.
 ///
 /// # Errors
 /// [`StoreError::Load`] and [`StoreError::Edit`].
-pub fn has_user(path: &Path, lowercase: bool, name: &str) -> Result<bool, StoreError> {
+pub fn read_text(path: &Path, lowercase: bool) -> Result<SecretsEditor, StoreError> {
     let (contents, _) = load::read(path, |_| Ok(()))?;
-    Ok(SecretsEditor::new(contents, lowercase)?.has(name))
+    Ok(SecretsEditor::new(contents, lowercase)?)
 }
 
 /// The file behind all symbolic links, which need not exist if its directory does.
@@ -94,7 +122,7 @@ fn resolve(path: &Path, missing: Missing) -> Result<PathBuf, StoreError> {
 }
 
 /// The lock is held until the returned file is dropped.
-fn lock(target: &Path, wait: Duration) -> Result<File, StoreError> {
+fn lock(target: &Path, rewrite: &Rewrite<'_>) -> Result<File, StoreError> {
     let path = beside(target, ".lock");
     let file = private(OpenOptions::new().write(true).create(true), OFlags::NOFOLLOW)
         .open(&path)
@@ -104,18 +132,41 @@ fn lock(target: &Path, wait: Duration) -> Result<File, StoreError> {
         file.set_permissions(Permissions::from_mode(0o600)).map_err(failed("chmod", &path))?;
     }
     let start = Instant::now();
+    let mut noticed = false;
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
-            Err(Errno::WOULDBLOCK | Errno::INTR) if start.elapsed() < wait => thread::sleep(LOCK_RETRY),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => return Err(StoreError::Busy { path, wait }),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if start.elapsed() < rewrite.wait => {
+                if !noticed && start.elapsed() >= WAIT_NOTICE {
+                    noticed = true;
+                    (rewrite.waiting)(holder(&file));
+                }
+                thread::sleep(LOCK_RETRY);
+            }
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {
+                return Err(StoreError::Busy { holder: holder(&file), path, wait: rewrite.wait });
+            }
             Err(error) => return Err(failed("flock", &path)(error.into())),
         }
     }
 }
 
+/// The process that has the lock on this file, from the kernel's list. It may be none that this process can see.
+fn holder(file: &File) -> Option<u32> {
+    let metadata = file.metadata().ok()?;
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let wanted = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        // `1: FLOCK  ADVISORY  WRITE 1913 fe:00:10068543 0 EOF`; who waits has `->` behind the number.
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", process, inode, ..] = words.as_slice() else { return None };
+        process.parse().ok().filter(|process| *inode == wanted && *process != 0)
+    })
+}
+
 /// Puts `contents` in the place of the version `old`; `None` creates the file.
-fn replace(target: &Path, old: Option<Fingerprint>, contents: &[u8]) -> Result<(), StoreError> {
+fn replace(target: &Path, old: Option<Fingerprint>, contents: &[u8]) -> Result<Fingerprint, StoreError> {
     let temporary = Temporary(beside(target, ".new"));
     let path = temporary.0.as_path();
     match fs::remove_file(path) {
@@ -131,6 +182,7 @@ fn replace(target: &Path, old: Option<Fingerprint>, contents: &[u8]) -> Result<(
         None => initial_access(&file, path)?,
     }
     file.sync_all().map_err(failed("fsync", path))?;
+    let installed = Fingerprint::of(&file.metadata().map_err(failed("stat", path))?);
     // Editors know nothing of the lock. What one of them saved meanwhile must not be lost.
     match fs::metadata(target) {
         Ok(metadata) if Some(Fingerprint::of(&metadata)) == old => {}
@@ -141,7 +193,8 @@ fn replace(target: &Path, old: Option<Fingerprint>, contents: &[u8]) -> Result<(
     let directory = directory_of(target);
     File::open(directory)
         .and_then(|directory| directory.sync_all())
-        .map_err(|source| StoreError::NotDurable { path: target.into(), source })
+        .map_err(|source| StoreError::NotDurable { path: target.into(), source })?;
+    Ok(installed)
 }
 
 /// Owner first, while the mode still keeps everybody out; then the ACL, which changes the mode; then the mode.
@@ -197,8 +250,8 @@ fn private(options: &mut OpenOptions, flags: OFlags) -> &mut OpenOptions {
     options.mode(0o600).custom_flags((flags | OFlags::CLOEXEC).bits().cast_signed())
 }
 
-/// `/etc/sasld/.secrets.lock` for `/etc/sasld/secrets`.
-fn beside(target: &Path, suffix: &str) -> PathBuf {
+/// The path of a file that belongs to this one: `/etc/sasld/.secrets.lock` for `/etc/sasld/secrets` and `.lock`.
+pub fn beside(target: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(target.file_name().unwrap_or_default());
     name.push(suffix);
@@ -219,6 +272,11 @@ fn failed(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreErr
     move |source| StoreError::Failed { call, path: path.into(), source }
 }
 
+/// `process 4711`, or what is known of it.
+fn holder_text(holder: Option<u32>) -> String {
+    holder.map_or("another program".to_owned(), |process| format!("process {process}"))
+}
+
 /// Why a rewrite did not happen, or not for sure.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "fields as in the messages")]
@@ -230,8 +288,8 @@ pub enum StoreError {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// Other writers held the lock all the time.
-    #[error("{path}: another program held the lock for more than {wait:?}", path = path.display())]
-    Busy { path: PathBuf, wait: Duration },
+    #[error("{path}: {} held the lock for more than {wait:?}", holder_text(*holder), path = path.display())]
+    Busy { path: PathBuf, wait: Duration, holder: Option<u32> },
     /// A system call failed.
     #[error("{path}: {call}: {source}", path = path.display())]
     Failed { call: &'static str, path: PathBuf, source: io::Error },

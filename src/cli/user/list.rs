@@ -1,29 +1,31 @@
 //! `sasld user list`: who is in the file and what each can use, as a table or as JSON, never a secret.
 //!
-//! It shows a file that the daemon would refuse, too, and says so below the table. Names come from a file that others
-//! may have written, so both forms spell out everything that could mislead a terminal.
+//! It shows a file that the daemon would refuse, too, and says so. Names come from a file that others may have
+//! written, so both forms spell out everything that could mislead a terminal.
 
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 
-use super::{UserError, UserSettings, warn_if_unloadable};
+use serde_json::{Value, json};
+
+use super::{UserError, UserSettings, Voice, load};
+use crate::cli::Exit;
 use crate::credential::Verifiers;
-use crate::secrets::{self, Entry, LoadOptions, Problem, Secrets, StoreError};
+use crate::sasl::Mechanism;
+use crate::secrets::{self, Entry, Problem, Secrets};
 
-pub(super) fn run(json: bool, settings: &UserSettings<'_>, out: &mut dyn Write) -> Result<(), UserError> {
-    let options = LoadOptions { names: settings.names, trust: None, previous: None };
-    let secrets = secrets::load(settings.path, &options).map_err(StoreError::from)?.secrets;
-    let mut out = BufWriter::new(out);
-    if json {
-        list_json(&secrets, &mut out)?;
-    } else {
-        list_text(&secrets, &mut out)?;
-        warn_if_unloadable(&mut out, settings)?;
+pub(super) fn run(settings: &UserSettings<'_>, voice: &mut Voice<'_>) -> Result<Exit, UserError> {
+    let secrets = load(settings)?;
+    let printed =
+        if voice.json { as_json(&secrets, settings, voice) } else { as_text(&secrets, settings, voice) };
+    match printed {
+        // Whoever read our output has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Yes),
+        printed => Ok(printed.map(|()| Exit::Yes)?),
     }
-    out.flush()?;
-    Ok(())
 }
 
-fn list_text(secrets: &Secrets, out: &mut dyn Write) -> Result<(), UserError> {
+fn as_text(secrets: &Secrets, settings: &UserSettings<'_>, voice: &mut Voice<'_>) -> io::Result<()> {
+    let mut out = BufWriter::new(&mut *voice.out);
     let name_width = secrets.names().map(|name| name.chars().count()).max().unwrap_or_default().clamp(4, 40);
     if !secrets.is_empty() {
         writeln!(out, "{:name_width$}  {:24}  MECHANISMS", "NAME", "SCHEMES")?;
@@ -31,70 +33,68 @@ fn list_text(secrets: &Secrets, out: &mut dyn Write) -> Result<(), UserError> {
     for entry in secrets.names().filter_map(|name| secrets.lookup(name)) {
         let usable = match entry.closed {
             Some(closed) => format!("none: {closed}"),
-            None => mechanisms(&entry).join(" "),
+            None => mechanisms(&entry, settings).join(" "),
         };
         let name = secrets::escape(entry.name.as_bytes());
         writeln!(out, "{name:name_width$}  {:24}  {usable}", schemes(&entry).join(" "))?;
     }
+    out.flush()?;
+    drop(out);
     let problems = secrets.problems();
     for problem in problems.listed() {
-        writeln!(out, "{problem}")?;
+        writeln!(voice.err, "{problem}")?;
     }
     match problems.total() - problems.listed().len() {
         0 => {}
-        more => writeln!(out, "and {more} problems more")?,
+        more => writeln!(voice.err, "and {more} problems more")?,
+    }
+    if let Err(error) = secrets::check_access(settings.path, settings.trust) {
+        writeln!(voice.err, "warning: the daemon will not load this file: {error}")?;
     }
     Ok(())
 }
 
-fn list_json(secrets: &Secrets, out: &mut dyn Write) -> Result<(), UserError> {
-    write!(out, "{{\"users\":[")?;
-    for (index, entry) in secrets.names().filter_map(|name| secrets.lookup(name)).enumerate() {
-        let comma = if index > 0 { "," } else { "" };
-        let (name, schemes, mechanisms) = (&entry.name, schemes(&entry), mechanisms(&entry));
-        let closed = entry.closed.map_or("null".to_owned(), |closed| json_string(&closed.to_string()));
-        write!(out, "{comma}\n{{\"name\":{},\"schemes\":{},", json_string(name), json_strings(&schemes))?;
-        write!(out, "\"mechanisms\":{},\"closed\":{closed}}}", json_strings(&mechanisms))?;
-    }
-    write!(out, "],\n\"problems\":[")?;
-    for (index, Problem { line, name, reason }) in secrets.problems().listed().iter().enumerate() {
-        let comma = if index > 0 { "," } else { "" };
-        let name = name.as_deref().map_or("null".to_owned(), json_string);
-        write!(out, "{comma}\n{{\"line\":{line},\"name\":{name},\"reason\":{}}}", json_string(reason))?;
-    }
-    writeln!(out, "],\n\"problem_count\":{}}}", secrets.problems().total())?;
-    Ok(())
+fn as_json(secrets: &Secrets, settings: &UserSettings<'_>, voice: &mut Voice<'_>) -> io::Result<()> {
+    let users =
+        secrets.names().filter_map(|name| secrets.lookup(name)).map(|entry| describe(&entry, settings));
+    let problems = secrets.problems().listed().iter();
+    let problems = problems
+        .map(|Problem { line, name, reason }| json!({ "line": line, "name": name, "reason": reason }));
+    let object = json!({
+        "file": settings.path.to_string_lossy(),
+        "users": users.collect::<Vec<Value>>(),
+        "problems": problems.collect::<Vec<Value>>(),
+        "problem_count": secrets.problems().total(),
+    });
+    voice.object(&object)
+}
+
+/// What can be told of a user.
+pub(super) fn describe(entry: &Entry, settings: &UserSettings<'_>) -> Value {
+    let nets = entry.allow_nets.as_ref();
+    json!({
+        "name": entry.name,
+        "schemes": schemes(entry),
+        "mechanisms": mechanisms(entry, settings),
+        "allow_nets": nets.map(|nets| nets.iter().map(ToString::to_string).collect::<Vec<String>>()),
+        "locked": entry.closed == Some(secrets::Closed::Nologin),
+        "closed": entry.closed.map(|closed| closed.to_string()),
+    })
 }
 
 /// The schemes a user's password is stored in.
-fn schemes(entry: &Entry) -> Vec<&'static str> {
+pub(super) fn schemes(entry: &Entry) -> Vec<&'static str> {
     entry.verifiers.iter().flat_map(Verifiers::iter).map(|verifier| verifier.scheme().name()).collect()
 }
 
-/// The mechanisms that let this user in, given the right password.
-fn mechanisms(entry: &Entry) -> Vec<&'static str> {
-    match &entry.verifiers {
-        Some(verifiers) if entry.closed.is_none() => {
-            ["PLAIN", "LOGIN"].into_iter().chain(verifiers.cram_md5().map(|_| "CRAM-MD5")).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn json_strings(texts: &[&str]) -> String {
-    let texts: Vec<String> = texts.iter().map(|text| json_string(text)).collect();
-    format!("[{}]", texts.join(","))
-}
-
-/// A JSON string in ASCII, so that no terminal and no log is misled by it.
-fn json_string(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            ' '..='~' => out.push(c),
-            _ => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
-        }
-    }
-    out + "\""
+/// The mechanisms that are offered and let this user in, given the right password.
+pub(super) fn mechanisms(entry: &Entry, settings: &UserSettings<'_>) -> Vec<&'static str> {
+    let Some(verifiers) = entry.verifiers.as_ref().filter(|_| entry.closed.is_none()) else {
+        return Vec::new();
+    };
+    let works = |mechanism: &&Mechanism| match mechanism {
+        Mechanism::Plain | Mechanism::Login => true,
+        Mechanism::CramMd5 => verifiers.cram_md5().is_some(),
+    };
+    settings.mechanisms.iter().filter(works).map(|mechanism| mechanism.name()).collect()
 }

@@ -1,21 +1,38 @@
-//! `sasld user add | passwd | remove | list`: the secrets file, one user at a time.
+//! `sasld user …`: the users of the secrets file, for people and for scripts.
 //!
-//! Passwords are asked at the terminal or read from standard input, never taken from arguments, which every local user
-//! can read in the process list. A change is made under a lock and replaces the file as a whole, and the daemon notices
-//! it. Output goes to the writer that is given; what goes wrong is a [`UserError`] that knows its exit code.
+//! This file says what can be typed; each command has a file of its own. Passwords are asked at the terminal or read
+//! from standard input, never taken from arguments, which every local user can read in the process list. A change is
+//! made under a lock, replaces the file as a whole, and is followed up until the daemon has it. What is said about it
+//! goes through [`Voice`], for people or as JSON; what goes wrong is a [`UserError`] that knows its exit code.
 
+mod change;
+mod edit;
+mod error;
+mod export;
+mod generate;
+mod import;
+mod in_force;
 mod list;
+mod lock;
+mod password;
+mod show;
+mod verify;
+mod voice;
 
-use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use thiserror::Error;
 
-use super::prompt::{PasswordPrompt, PromptError};
-use crate::credential::{self, DeriveError, Password, Scheme, Verifiers};
-use crate::secrets::{self, EditError, LOCK_WAIT, LoadError, Missing, Names, StoreError, Trust};
+use super::Exit;
+use super::prompt::PasswordPrompt;
+use crate::sasl::Mechanism;
+use crate::secrets::{
+    self, Edited, LOCK_WAIT, LoadOptions, Missing, Names, Rewrite, Secrets, SecretsEditor, StoreError, Trust,
+};
+use password::PasswordArgs;
+
+pub use error::UserError;
+pub use voice::Voice;
 
 /// Arguments of `sasld user`.
 #[derive(Debug, Args)]
@@ -30,6 +47,14 @@ pub struct UserArgs {
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Print nothing but what was asked for and what is wrong
+    #[arg(long, global = true)]
+    pub quiet: bool,
+
     /// What to do
     #[command(subcommand)]
     pub command: UserCommand,
@@ -39,48 +64,36 @@ pub struct UserArgs {
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
     /// Add a user, asking for the password twice
-    Add(PasswordArgs),
+    Add(change::AddArgs),
     /// Give a user another password
     ///
     /// Everything else on the user's line stays as it is.
     Passwd(PasswordArgs),
     /// Remove users
-    Remove {
-        /// The users to remove
-        #[arg(required = true, value_name = "NAME")]
-        names: Vec<String>,
-    },
+    Remove(change::RemoveArgs),
     /// Show who is in the file and what each can use, never a secret
-    List {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-/// Arguments of `add` and `passwd`.
-#[derive(Debug, Args)]
-pub struct PasswordArgs {
-    /// The user
-    pub name: String,
-
-    /// Catches a password given as an argument
-    #[arg(hide = true)]
-    pub surplus: Vec<String>,
-
-    /// How to store the password; several schemes side by side if repeated
+    List,
+    /// Show what the file says about users, never a secret
+    Show(lock::NamesArgs),
+    /// Let users in no more, and keep their passwords for when they are unlocked
+    Lock(lock::NamesArgs),
+    /// Let locked users in again, with the passwords they had
+    Unlock(lock::NamesArgs),
+    /// Check a password against everything that is stored for a user
     ///
-    /// From best to worst: ARGON2ID, CRYPT (yescrypt), ARGON2I, BLF-CRYPT, SHA512-CRYPT, SHA256-CRYPT, SSHA512, SSHA256,
-    /// CRAM-MD5, PLAIN. PLAIN and LOGIN logins work with each of them, CRAM-MD5 logins only with CRAM-MD5 and PLAIN.
-    /// Default: ARGON2ID, and CRAM-MD5 beside it if the configuration offers that mechanism.
-    #[arg(long = "scheme", value_name = "SCHEME")]
-    pub schemes: Vec<Scheme>,
-
-    /// Read the password from standard input
+    /// No login is made and the daemon is not asked. Exit status 0: the password is right for every mechanism and the
+    /// user may log in. 1: it is not, or nobody can log in with this entry.
+    Verify(verify::VerifyArgs),
+    /// Edit the file with $VISUAL or $EDITOR
     ///
-    /// One newline at its end is removed, nothing else.
-    #[arg(long)]
-    pub password_stdin: bool,
+    /// What was edited is checked, and replaces the file only then. Meanwhile nobody else can change it.
+    Edit,
+    /// Take over users from other files
+    ///
+    /// Shows what it would do; --apply does it.
+    Import(import::ImportArgs),
+    /// Print users' lines, verifiers included, as Dovecot reads them
+    Export(export::ExportArgs),
 }
 
 /// What the configuration says about users.
@@ -90,8 +103,12 @@ pub struct UserSettings<'a> {
     pub path: &'a Path,
     /// The rules for user names.
     pub names: Names<'a>,
-    /// Whether the mechanism CRAM-MD5 is offered, and so new users should be able to use it.
-    pub cram_md5: bool,
+    /// What is offered.
+    pub mechanisms: &'a [Mechanism],
+    /// Where the daemon can be asked; `None` if it does not listen.
+    pub control: Option<&'a Path>,
+    /// Whom the daemon trusts with the file. Looked up before anything is locked, because the user database may be slow.
+    pub trust: &'a Trust,
 }
 
 /// Runs one command. Blocks on the terminal, the lock and the disk.
@@ -101,276 +118,42 @@ pub struct UserSettings<'a> {
 pub fn run(
     command: &UserCommand,
     settings: &UserSettings<'_>,
-    out: &mut dyn Write,
+    voice: &mut Voice<'_>,
     prompt: &mut dyn PasswordPrompt,
-) -> Result<(), UserError> {
-    let printed = match command {
-        UserCommand::Add(args) => add(args, settings, out, prompt),
-        UserCommand::Passwd(args) => passwd(args, settings, out, prompt),
-        UserCommand::Remove { names } => remove(names, settings, out),
-        UserCommand::List { json } => list::run(*json, settings, out),
-    };
-    match printed {
-        // Whoever read our output has seen enough.
-        Err(UserError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed,
+) -> Result<Exit, UserError> {
+    match command {
+        UserCommand::Add(args) => change::add(args, settings, voice, prompt),
+        UserCommand::Passwd(args) => change::passwd(args, settings, voice, prompt),
+        UserCommand::Remove(args) => change::remove(args, settings, voice),
+        UserCommand::List => list::run(settings, voice),
+        UserCommand::Show(args) => show::run(&args.names, settings, voice),
+        UserCommand::Lock(args) => lock::lock(&args.names, settings, voice),
+        UserCommand::Unlock(args) => lock::unlock(&args.names, settings, voice),
+        UserCommand::Verify(args) => verify::run(args, settings, voice, prompt),
+        UserCommand::Edit => edit::run(settings, voice, prompt),
+        UserCommand::Import(args) => import::run(args, settings, voice),
+        UserCommand::Export(args) => export::run(args, settings, voice),
     }
 }
 
-fn add(
-    args: &PasswordArgs,
-    settings: &UserSettings<'_>,
-    out: &mut dyn Write,
-    prompt: &mut dyn PasswordPrompt,
-) -> Result<(), UserError> {
-    let name = settings.names.canonical(&args.name);
-    secrets::check_name(name.as_bytes()).map_err(|error| UserError::Usage(error.to_string()))?;
-    if !(settings.names.allowed)(&name) {
-        let name = secrets::escape(name.as_bytes());
-        return Err(UserError::Usage(format!(
-            "the rules for user names (usernames:) do not allow \"{name}\""
-        )));
-    }
-    refuse_surplus(args)?;
-    match secrets::has_user(settings.path, settings.names.lowercase, &name) {
-        Ok(true) => return Err(UserError::Exists { name }),
-        Ok(false) | Err(StoreError::Load(LoadError::Missing { .. })) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let verifiers = new_verifiers(args, settings, &name, prompt)?;
-    edit(settings, Missing::Create, |editor| editor.add(&name, verifiers.encode().as_bytes()))?;
-    report(out, &format!("user {name} added"), &verifiers, settings)
-}
-
-fn passwd(
-    args: &PasswordArgs,
-    settings: &UserSettings<'_>,
-    out: &mut dyn Write,
-    prompt: &mut dyn PasswordPrompt,
-) -> Result<(), UserError> {
-    let name = settings.names.canonical(&args.name);
-    refuse_surplus(args)?;
-    if !secrets::has_user(settings.path, settings.names.lowercase, &name)? {
-        return Err(UserError::Store(EditError::Unknown { name: secrets::escape(name.as_bytes()) }.into()));
-    }
-    let verifiers = new_verifiers(args, settings, &name, prompt)?;
-    edit(settings, Missing::Refuse, |editor| editor.set_password(&name, verifiers.encode().as_bytes()))?;
-    let name = secrets::escape(name.as_bytes());
-    report(out, &format!("password of {name} changed"), &verifiers, settings)
-}
-
-fn remove(names: &[String], settings: &UserSettings<'_>, out: &mut dyn Write) -> Result<(), UserError> {
-    let names: Vec<String> = names.iter().map(|name| settings.names.canonical(name)).collect();
-    // All or none.
-    let removed = edit(settings, Missing::Refuse, |editor| {
-        names.iter().map(|name| editor.remove(name)).collect::<Result<Vec<usize>, EditError>>()
-    })?;
-    for (name, lines) in names.iter().zip(removed) {
-        let name = secrets::escape(name.as_bytes());
-        let lines = if lines > 1 { format!(" ({lines} lines)") } else { String::new() };
-        writeln!(out, "user {name} removed from {}{lines}", settings.path.display())?;
-    }
-    warn_if_unloadable(out, settings)
-}
-
-fn refuse_surplus(args: &PasswordArgs) -> Result<(), UserError> {
-    if args.surplus.is_empty() {
-        return Ok(());
-    }
-    let reason = "one name, please, and no password: arguments can be read by every local user in the process list \
-                  and stay in the shell's history; the password is asked for, or read with --password-stdin";
-    Err(UserError::Usage(reason.to_owned()))
-}
-
-fn new_verifiers(
-    args: &PasswordArgs,
-    settings: &UserSettings<'_>,
-    name: &str,
-    prompt: &mut dyn PasswordPrompt,
-) -> Result<Verifiers, UserError> {
-    let schemes = match args.schemes.as_slice() {
-        [] if settings.cram_md5 => &[Scheme::Argon2id, Scheme::CramMd5],
-        [] => &[Scheme::Argon2id][..],
-        chosen => chosen,
-    };
-    if let Some(twice) = (1..schemes.len()).find(|at| schemes[..*at].contains(&schemes[*at])) {
-        return Err(UserError::Usage(format!("--scheme {} is given twice", schemes[twice])));
-    }
-    let password = if args.password_stdin { prompt.read_stdin()? } else { ask_twice(name, prompt)? };
-    if password.is_empty() {
-        return Err(UserError::Password("the password is empty"));
-    }
-    if !password.is_possible() {
-        return Err(UserError::Password("the password contains a NUL byte or is longer than 1024 bytes"));
-    }
-    derive_all(schemes, &password)
-}
-
-fn ask_twice(name: &str, prompt: &mut dyn PasswordPrompt) -> Result<Password, UserError> {
-    let name = secrets::escape(name.as_bytes());
-    let first = prompt.ask(&format!("Password for {name}: "))?;
-    let second = prompt.ask("The same again: ")?;
-    // Both come from one person at one terminal: the time this takes tells nobody anything.
-    if first.as_bytes() != second.as_bytes() {
-        return Err(UserError::Password("the two passwords differ"));
-    }
-    Ok(first)
-}
-
-fn derive_all(schemes: &[Scheme], password: &Password) -> Result<Verifiers, UserError> {
-    let mut verifiers: Option<Verifiers> = None;
-    for scheme in schemes {
-        let mut salt = [0; 16];
-        getrandom::fill(&mut salt).map_err(|error| UserError::Random(error.to_string()))?;
-        let verifier = credential::derive(*scheme, password, &salt, None)?;
-        match &mut verifiers {
-            None => verifiers = Some(verifier.into()),
-            Some(verifiers) => verifiers.add(verifier).expect("no scheme is in the list twice"),
-        }
-    }
-    Ok(verifiers.expect("there is at least one scheme"))
-}
-
-fn edit<T>(
+/// Changes the file, or waits for whoever does and says so.
+fn rewrite<T>(
     settings: &UserSettings<'_>,
     missing: Missing,
-    change: impl FnOnce(&mut secrets::SecretsEditor) -> Result<T, EditError>,
-) -> Result<T, UserError> {
-    Ok(secrets::edit(settings.path, settings.names.lowercase, missing, LOCK_WAIT, change)?)
-}
-
-/// Says what is stored now, and in plain words what that is worth to a thief.
-fn report(
-    out: &mut dyn Write,
-    what: &str,
-    verifiers: &Verifiers,
-    settings: &UserSettings<'_>,
-) -> Result<(), UserError> {
-    let schemes: Vec<Scheme> = verifiers.iter().map(credential::Verifier::scheme).collect();
-    let names: Vec<&str> = schemes.iter().map(|scheme| scheme.name()).collect();
-    writeln!(out, "{what}, stored as {} in {}", names.join(" and "), settings.path.display())?;
-    if schemes.contains(&Scheme::Plain) {
-        writeln!(out, "note: PLAIN stores the password itself: whoever reads the file has it")?;
-    }
-    if schemes.contains(&Scheme::BlfCrypt) {
-        writeln!(out, "note: bcrypt looks at the first 72 bytes of a password only")?;
-    }
-    if schemes.contains(&Scheme::CramMd5) {
-        writeln!(
-            out,
-            "note: for CRAM-MD5 logins the stored CRAM-MD5 state is as good as the password: whoever"
-        )?;
-        writeln!(
-            out,
-            "      reads the file can log in with it, without having to guess anything; and guessing the"
-        )?;
-        writeln!(out, "      password from it is fast, whatever slow hash stands beside it")?;
-    }
-    if settings.cram_md5 && verifiers.cram_md5().is_none() {
-        writeln!(
-            out,
-            "note: CRAM-MD5 is offered but cannot work for this user; it would with --scheme CRAM-MD5 as well"
-        )?;
-    }
-    warn_if_unloadable(out, settings)
-}
-
-fn warn_if_unloadable(out: &mut dyn Write, settings: &UserSettings<'_>) -> Result<(), UserError> {
-    if let Err(error) = secrets::check_access(settings.path, &Trust::of_process()) {
-        writeln!(out, "warning: the daemon will not load this file: {error}")?;
-    }
-    Ok(())
-}
-
-/// Why a command did not do what it should.
-#[derive(Debug, Error)]
-pub enum UserError {
-    /// The command line asks for something that cannot be.
-    #[error("{0}")]
-    Usage(String),
-    /// `add` with a name that is taken.
-    #[error("user {} exists already; `sasld user passwd` changes the password", secrets::escape(name.as_bytes()))]
-    Exists {
-        /// The canonical name.
-        name: String,
-    },
-    /// The password is none.
-    #[error("{0}; nothing was changed")]
-    Password(&'static str),
-    /// Asking for it failed.
-    #[error(transparent)]
-    Prompt(#[from] PromptError),
-    /// The scheme cannot store this password.
-    #[error(transparent)]
-    Derive(#[from] DeriveError),
-    /// The system gave no random salt.
-    #[error("no random numbers from the system: {0}")]
-    Random(String),
-    /// The file could not be read or rewritten.
-    #[error("{0}{hint}", hint = hint(.0))]
-    Store(#[from] StoreError),
-    /// The output could not be written.
-    #[error("cannot write the output: {0}")]
-    Output(#[from] io::Error),
-}
-
-impl UserError {
-    /// What the process should exit with, after sysexits.h.
-    pub fn exit_code(&self) -> u8 {
-        const SIGNAL_BASE: i32 = 128;
-        match self {
-            Self::Usage(_) | Self::Prompt(PromptError::NoTerminal(_)) => 64,
-            Self::Exists { .. } | Self::Password(_) | Self::Derive(_) => 1,
-            Self::Prompt(PromptError::TooLong | PromptError::EndOfInput) => 1,
-            Self::Prompt(PromptError::Interrupted { signal }) => {
-                u8::try_from(SIGNAL_BASE + signal).unwrap_or(1)
-            }
-            Self::Prompt(PromptError::Io(_)) | Self::Random(_) => 75,
-            Self::Output(_) => 74,
-            Self::Store(error) if denied(error) => 77,
-            Self::Store(StoreError::Edit(error)) => match error {
-                EditError::Exists { .. } | EditError::Unknown { .. } | EditError::Twice { .. } => 1,
-                EditError::Name(_) | EditError::NameSyntax => 64,
-                EditError::Field => 65,
-                EditError::Torn => 75,
-            },
-            Self::Store(StoreError::Load(error)) => match error {
-                LoadError::Missing { .. } | LoadError::NotAFile { .. } | LoadError::TooLarge { .. } => 78,
-                _ => 75,
-            },
-            Self::Store(_) => 75,
-        }
-    }
-}
-
-/// Whether it is for want of permission.
-fn denied(error: &StoreError) -> bool {
-    match error {
-        StoreError::Failed { source, .. } | StoreError::Load(LoadError::Unreadable { source, .. }) => {
-            source.kind() == io::ErrorKind::PermissionDenied
-        }
-        _ => false,
-    }
-}
-
-/// Who would be permitted: the owner of the directory.
-fn hint(error: &StoreError) -> String {
-    let path = match error {
-        StoreError::Failed { path, .. } | StoreError::Load(LoadError::Unreadable { path, .. })
-            if denied(error) =>
-        {
-            path
-        }
-        _ => return String::new(),
+    change: impl FnOnce(&mut SecretsEditor) -> Result<T, UserError>,
+) -> Result<Edited<T>, UserError> {
+    let rewrite = Rewrite {
+        path: settings.path,
+        lowercase: settings.names.lowercase,
+        missing,
+        wait: LOCK_WAIT,
+        waiting: &voice::waiting,
     };
-    let owner = path
-        .ancestors()
-        .skip(1)
-        .find_map(|directory| directory.metadata().ok())
-        .map(|metadata| metadata.uid());
-    let name = owner.map(|uid| match nix::unistd::User::from_uid(uid.into()) {
-        Ok(Some(user)) => user.name,
-        _ => format!("user id {uid}"),
-    });
-    format!("; run this as {}", name.as_deref().unwrap_or("root"))
+    secrets::edit(&rewrite, change)
+}
+
+/// The file as it is, whoever can reach it: what is wrong with that is for the daemon and `sasld check` to say.
+fn load(settings: &UserSettings<'_>) -> Result<Secrets, UserError> {
+    let options = LoadOptions { names: settings.names, trust: None, previous: None };
+    Ok(secrets::load(settings.path, &options).map_err(StoreError::from)?.secrets)
 }

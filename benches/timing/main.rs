@@ -1,0 +1,94 @@
+//! `make timing`: can a stranger tell from the time that an answer takes whether a user exists, or how much of a secret
+//! was right?
+//!
+//! As in dudect: two classes of inputs in random order, the time of each, Welch's t between the classes; |t| over 4.5
+//! means that they differ. What the operating system interrupts is no news about secrets, so slow outliers are cut at
+//! percentiles of both classes together, and the largest |t| of all cuts counts.
+//!
+//! *In process* are the comparisons of secrets: a wrong one that differs in its first byte, beside one that differs in its
+//! last. *Through the socket* is what a stranger sees: an unknown user beside a wrong password, by every mechanism, with
+//! the refusal delay of a second and thousands of logins open at a time. Prints a table for `docs/assurance.md`; the
+//! exit status is 1 if a difference was seen. `SAMPLES` is how many there are in process, a tenth of it on the socket.
+
+mod socket;
+mod welch;
+
+use sasld::credential::{CramMd5Key, Password, Verifier};
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::time::Instant;
+use welch::{LIMIT, Samples};
+
+fn main() -> ExitCode {
+    if std::env::args().any(|argument| argument == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    let samples =
+        std::env::var("SAMPLES").ok().map_or(1_000_000, |text| text.parse().expect("SAMPLES is a number"));
+    println!("| what is compared | samples | largest \\|t\\| |");
+    println!("|---|---:|---:|");
+    let mut worst = 0.0_f64;
+    let mut say = |name: &str, samples: &Samples| {
+        let t = samples.largest_t();
+        worst = worst.max(t);
+        println!("| {name} | {} | {t:.2} |", samples.len());
+    };
+    for (name, measure) in comparisons() {
+        say(name, &in_process(samples, &measure));
+    }
+    for (name, found) in socket::unknown_beside_wrong(samples / 10) {
+        say(&name, &found);
+    }
+    if worst < LIMIT { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Something that compares an input of one of two classes with a secret.
+type Comparison = Box<dyn Fn(bool)>;
+
+fn comparisons() -> Vec<(&'static str, Comparison)> {
+    let early = || Password::new(*b"Xonderful-password-with-some-length");
+    let late = || Password::new(*b"wonderful-password-with-some-lengtX");
+    let verifier = |text: &str| Verifier::parse(text.as_bytes()).expect("a verifier");
+    let check = move |text: &str| -> Comparison {
+        let (stored, early, late) = (verifier(text), early(), late());
+        Box::new(move |class| assert!(black_box(stored.verify(if class { &early } else { &late })).is_none()))
+    };
+    let key = CramMd5Key::from_password(&Password::new(*b"wonderful-password-with-some-length"));
+    let right = key.respond(b"<1.2@mail.example.com>");
+    let (mut first, mut last) = (right, right);
+    first[0] ^= 1;
+    last[15] ^= 1;
+    let digest: Comparison = Box::new(move |class| {
+        let digest = if class { &first } else { &last };
+        assert!(black_box(key.verify(b"<1.2@mail.example.com>", digest)).is_none());
+    });
+    vec![
+        ("`{PLAIN}`: first byte wrong, last byte wrong", check("{PLAIN}wonderful-password-with-some-length")),
+        ("`{SSHA256}`: first byte wrong, last byte wrong", check(SSHA256)),
+        ("`{CRAM-MD5}` and a password: first byte wrong, last byte wrong", check(CRAM_MD5)),
+        ("CRAM-MD5 digest: first byte wrong, last byte wrong", digest),
+    ]
+}
+
+/// Of `wonderful-password-with-some-length`; any other would do, for no input here is right.
+const SSHA256: &str = "{SSHA256}MTHLuAzF1r2M8OGBhf3QNAuwlUWMPPGqMfsWm4jIhS8xMjM0NTY3OA==";
+const CRAM_MD5: &str = "{CRAM-MD5}cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56";
+
+fn in_process(samples: usize, compare: &Comparison) -> Samples {
+    let mut found = Samples::with_capacity(samples);
+    let mut dice = welch::Dice::new();
+    for round in 0..samples + samples / 10 {
+        let class = dice.coin();
+        let began = Instant::now();
+        // One comparison is as short as the clock is coarse.
+        for _ in 0..16 {
+            compare(black_box(class));
+        }
+        let took = began.elapsed();
+        // The first tenth warms up.
+        if round >= samples / 10 {
+            found.add(class, took);
+        }
+    }
+    found
+}

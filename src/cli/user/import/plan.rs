@@ -1,0 +1,193 @@
+//! What becomes of each user of a foreign file: added, replaced, there already, or left out with a reason.
+//!
+//! Nobody is left out silently and nothing is guessed: a name that stands in the file twice is taken from neither line,
+//! and somebody who is there already keeps what he has unless that is what the file says, too, or `--replace` is given.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{Foreign, Stored, schemes_in_words};
+use crate::cli::user::UserSettings;
+use crate::credential::{Scheme, Verifiers};
+use crate::secrets::{self, Closed, OldLine, Secrets, SecretsEditor};
+
+/// What becomes of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Added,
+    Replaced,
+    Unchanged,
+    LeftOut,
+}
+
+impl Fate {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Replaced => "replaced",
+            Self::Unchanged => "unchanged",
+            Self::LeftOut => "left_out",
+        }
+    }
+
+    /// Whether the file changes for him.
+    pub(super) fn writes(self) -> bool {
+        matches!(self, Self::Added | Self::Replaced)
+    }
+}
+
+/// A user and what becomes of him.
+#[derive(Debug)]
+pub(super) struct Planned {
+    /// The canonical name, or what can be shown of one that cannot be.
+    pub(super) name: String,
+    line: Option<usize>,
+    pub(super) fate: Fate,
+    /// Why he is left out, or what else is to be said.
+    remark: Option<String>,
+    /// `None` for those who are left out.
+    pub(super) stored: Option<Stored>,
+    pub(super) rest: Option<Vec<u8>>,
+}
+
+impl Planned {
+    /// For a person.
+    pub(super) fn sentence(&self, applied: bool, schemes: &[Scheme]) -> String {
+        let name = secrets::escape(self.name.as_bytes());
+        let line = self.line.map_or(String::new(), |line| format!(" (line {line})"));
+        let remark = self.remark.as_deref().unwrap_or_default();
+        if self.fate == Fate::LeftOut {
+            return format!("{name}{line}: left out: {remark}");
+        }
+        let stored = self.stored.as_ref().map(|stored| schemes_in_words(stored, schemes).join(" and "));
+        let stored = stored.unwrap_or_default();
+        let remark = if remark.is_empty() { String::new() } else { format!("; {remark}") };
+        match (self.fate, applied) {
+            (Fate::Added, true) => format!("{name}: added as {stored}{remark}"),
+            (Fate::Added, false) => format!("{name}: would be added as {stored}{remark}"),
+            (Fate::Replaced, true) => format!("{name}: replaced, now {stored}{remark}"),
+            (Fate::Replaced, false) => format!("{name}: would be replaced with {stored}{remark}"),
+            (Fate::Unchanged | Fate::LeftOut, _) => format!("{name}: there already{remark}"),
+        }
+    }
+
+    /// For a program.
+    pub(super) fn json(&self, schemes: &[Scheme]) -> Value {
+        json!({
+            "name": self.name,
+            "line": self.line,
+            "result": self.fate.name(),
+            "reason": self.remark,
+            "schemes": self.stored.as_ref().map(|stored| schemes_in_words(stored, schemes)),
+        })
+    }
+}
+
+/// Decides about everybody, in the order of the foreign file. `file` is the secrets file, if there is one.
+pub(super) fn plan(
+    users: Vec<Foreign>,
+    file: Option<&SecretsEditor>,
+    replace: bool,
+    settings: &UserSettings<'_>,
+) -> Vec<Planned> {
+    let present = file.map(SecretsEditor::users).unwrap_or_default();
+    let mut lines_of: HashMap<String, Vec<Option<usize>>> = HashMap::new();
+    let canonical =
+        |user: &Foreign| str::from_utf8(&user.name).ok().map(|name| settings.names.canonical(name));
+    for user in &users {
+        if let Some(name) = canonical(user) {
+            lines_of.entry(name).or_default().push(user.line);
+        }
+    }
+    let plan_one = |user: Foreign| {
+        let name = canonical(&user);
+        let others = name.as_ref().map_or(&[][..], |name| lines_of[name].as_slice());
+        let twice = others.len() > 1;
+        let other = others.iter().find(|line| **line != user.line).copied().flatten();
+        let line = user.line;
+        let shown = name.clone().unwrap_or_else(|| secrets::escape(&user.name));
+        let decided = match name {
+            Some(_) if twice => Err(match other {
+                Some(line) => format!("the name stands on line {line}, too"),
+                None => "the name stands there more than once".to_owned(),
+            }),
+            Some(name) => {
+                let old = present.get(name.as_bytes());
+                decide(&name, user, old, replace, settings)
+            }
+            None => Err("the user name is not UTF-8".to_owned()),
+        };
+        match decided {
+            Ok((fate, remark, stored, rest)) => {
+                Planned { name: shown, line, fate, remark, stored: Some(stored), rest }
+            }
+            Err(reason) => {
+                let remark = Some(reason);
+                Planned { name: shown, line, fate: Fate::LeftOut, remark, stored: None, rest: None }
+            }
+        }
+    };
+    users.into_iter().map(plan_one).collect()
+}
+
+type Decided = (Fate, Option<String>, Stored, Option<Vec<u8>>);
+
+fn decide(
+    name: &str,
+    user: Foreign,
+    old: Option<&OldLine<'_>>,
+    replace: bool,
+    settings: &UserSettings<'_>,
+) -> Result<Decided, String> {
+    secrets::check_name(name.as_bytes()).map_err(|error| error.to_string())?;
+    if !(settings.names.allowed)(name) {
+        return Err("the rules for user names (usernames:) do not allow this name".to_owned());
+    }
+    let stored = user.stored?;
+    let remark = remark(name, user.rest.as_deref(), settings)?;
+    let Some(old) = old else {
+        return Ok((Fate::Added, remark, stored, user.rest));
+    };
+    if old.twice {
+        return Err(format!("the name stands in {} more than once", settings.path.display()));
+    }
+    if is_same(old, &stored, user.rest.as_deref()) {
+        return Ok((Fate::Unchanged, None, stored, None));
+    }
+    if replace {
+        return Ok((Fate::Replaced, remark, stored, user.rest));
+    }
+    Err(format!("exists already on line {} and is different; --replace takes this one", old.number))
+}
+
+/// What the extra fields of a passwd-file line do to its user; an error if they are broken.
+fn remark(name: &str, rest: Option<&[u8]>, settings: &UserSettings<'_>) -> Result<Option<String>, String> {
+    let Some(rest) = rest else { return Ok(None) };
+    let mut line = [name.as_bytes(), b":{PLAIN.b64}eA==", rest, b"\n"].concat();
+    line.retain(|byte| *byte != b'\r');
+    let secrets = Secrets::parse(Zeroizing::new(line), &settings.names);
+    match secrets.lookup(name).and_then(|entry| entry.closed) {
+        None => Ok(None),
+        Some(Closed::Nologin) => Ok(Some("locked (nologin)".to_owned())),
+        Some(Closed::BrokenLine) => {
+            let problem = secrets.problems().listed().first();
+            Err(problem.map_or("the line is broken".to_owned(), |problem| problem.reason.clone()))
+        }
+        Some(closed) => Ok(Some(format!("nobody can log in with this entry: {closed}"))),
+    }
+}
+
+/// Whether the secrets file says the same of a user already.
+fn is_same(old: &OldLine<'_>, stored: &Stored, rest: Option<&[u8]>) -> bool {
+    if rest.is_some_and(|rest| rest != old.rest) {
+        return false;
+    }
+    match (stored, old.field) {
+        (_, None) => false,
+        (Stored::Field(field), Some(old)) => old == field.as_slice(),
+        (Stored::Plain(password), Some(old)) => Verifiers::parse(old)
+            .is_ok_and(|verifiers| verifiers.iter().all(|verifier| verifier.verify(password).is_some())),
+    }
+}
