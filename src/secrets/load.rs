@@ -336,7 +336,8 @@ impl fmt::Display for Insecurity {
 
 impl Insecurity {
     /// The command that takes this fault away.
-    fn mend(&self, path: &Path) -> String {
+    #[must_use]
+    pub fn mend(&self, path: &Path) -> String {
         match self {
             Self::Owner { .. } => format!("chown root {}", path.display()),
             Self::Others { .. } | Self::GroupWritable { .. } => format!("chmod 0640 {}", path.display()),
