@@ -5,7 +5,7 @@ CARGO_TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
 TIME ?= 60
 
-.PHONY: help run demo test test-dovecot manuals bench timing fuzz deb vendor lintian deny fmt clippy doc fmt-check
+.PHONY: help run demo test test-dovecot test-boot manuals bench timing fuzz deb vendor lintian deny fmt clippy doc fmt-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ test: ## everything that CI runs; a test that cannot run is a failure
 test-dovecot: ## the dialogs against Debian's Dovecot (a part of `make test`)
 	@packaging/dev/need test
 	$(CARGO_TEST) --test dovecot
+
+test-boot: ## the package and Postfix under a real systemd, in a container (a part of `make test`)
+	@packaging/dev/need boot
+	$(CARGO_TEST) --test boot $(if $(NEXTEST),--no-capture,-- --nocapture)
 
 manuals: ## manual pages and shell completions, into target/manuals
 	@packaging/dev/need build

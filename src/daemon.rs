@@ -453,7 +453,7 @@ fn live(config: &Config, pool: &Arc<HashPool>, old: Option<&Chain>) -> Live {
                 Source::Pam(_) | Source::SecretsFile(_) => None,
             });
             let pam = kept.unwrap_or_else(|| {
-                let entrance = root::reach_pam(settings);
+                let entrance = root::reach_pam(settings, config.log_level.into());
                 let names = config.usernames.clone();
                 Arc::new(Pam::open(settings.clone(), names, config.deadline, entrance))
             });

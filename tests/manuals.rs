@@ -109,7 +109,9 @@ fn every_command_has_a_page_with_examples_and_all_its_options() {
 fn every_example_parses() {
     for (_, path, _) in commands::all() {
         for example in extras::of(&path).examples {
-            for line in example.commands.lines().filter(|line| line.starts_with("sasld ")) {
+            for line in example.commands.lines() {
+                let (_, line) =
+                    line.split_at(line.find("sasld ").unwrap_or_else(|| panic!("{path}: {line}")));
                 let words = line.split_whitespace().take_while(|word| !matches!(*word, "<" | ">" | "|"));
                 if let Err(error) = sasld::cli::command().try_get_matches_from(words) {
                     panic!("{path}: {line}: {error}");

@@ -6,9 +6,12 @@
 
 mod ask;
 mod check;
+mod doctor;
 mod hash;
+mod probe;
 pub mod prompt;
 mod serve;
+mod setup;
 mod socket_guard;
 mod status;
 mod test;
@@ -32,8 +35,10 @@ use std::process::ExitCode;
 /// get.
 #[derive(Debug, Parser)]
 #[command(name = "sasld", version, max_term_width = 100, arg_required_else_help = true)]
-#[command(after_help = "Exit status: 0 yes; 1 no; 64 usage; 65 bad data; 69 unavailable; 74 output; \
-                        75 try again; 77 permission; 78 configuration.")]
+#[command(
+    after_help = "Exit status: 0 yes; 1 no; 2 errors (doctor); 64 usage; 65 bad data; 69 unavailable; 74 output; \
+                        75 try again; 77 permission; 78 configuration."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -44,11 +49,14 @@ enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
     Test(test::Arguments),
+    Probe(probe::Arguments),
+    Doctor(doctor::Arguments),
+    Setup(setup::Arguments),
     Hash(hash::Arguments),
     SocketGuard(socket_guard::Arguments),
     Status(status::Arguments),
     Why(why::Arguments),
-    /// Add, change, remove and list the users of the secrets file
+    /// Manage the users of the secrets file
     User(user::UserArgs),
 }
 
@@ -60,6 +68,8 @@ pub enum Exit {
     Yes = 0,
     /// The answer is no: refused, or findings.
     No = 1,
+    /// `sasld doctor` alone, which is asked by monitoring systems: something does not work.
+    Errors = 2,
     /// The command line makes no sense.
     Usage = 64,
     /// A server's answer or a file's contents make no sense.
@@ -151,6 +161,9 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments, &mut out),
         Command::Test(arguments) => test::run(&arguments, &mut out, &mut prompt::Terminal),
+        Command::Probe(arguments) => probe::run(&arguments, &mut out),
+        Command::Doctor(arguments) => doctor::run(arguments, &mut out, &mut prompt::Terminal),
+        Command::Setup(arguments) => setup::run(arguments, &mut out),
         Command::Hash(arguments) => hash::run(&arguments, &mut out, &mut prompt::Terminal),
         Command::SocketGuard(arguments) => socket_guard::run(&arguments),
         Command::Status(arguments) => status::run(&arguments, &mut out),

@@ -16,6 +16,7 @@ pub struct Page {
 /// Pages with commands that do not run here, and why.
 pub const NOT_RUN: &[(&str, &str)] = &[
     ("docs/debian.md", "the package needs a Debian of its own: tests/package"),
+    ("docs/doctor.md", "what it shows needs broken mail servers: tests/doctor"),
     ("docs/performance.md", "benchmarks, for minutes on a quiet machine"),
 ];
 
@@ -54,6 +55,38 @@ pages! {
         useradd --create-home --base-dir $scratch erin; chpasswd <<<erin:wonderland
         useradd --create-home --base-dir $scratch frank; chpasswd <<<frank:wonderland",
         "! sasld test /var/spool/postfix/private/auth --user frank --password-stdin <<<wonderland";
+    from_dovecot: "docs/from-dovecot.md", "
+        install -m 644 packaging/sasld.yaml -D /etc/sasld/sasld.yaml
+        rm -rf /etc/dovecot; mkdir -p /etc/dovecot/conf.d; postfix_asks_sasld; postfix start
+        echo 'alice:{PLAIN}wonderland' >/etc/dovecot/users; chmod 644 /etc/dovecot/users
+        cat >/etc/dovecot/dovecot.conf <<'CONF'
+protocols =
+ssl = no
+log_path = /var/log/dovecot.log
+passdb {
+  driver = passwd-file
+  args = /etc/dovecot/users
+}
+!include conf.d/*.conf
+CONF
+        cat >/etc/dovecot/conf.d/10-master.conf <<'CONF'
+service auth {
+  unix_listener /var/spool/postfix/private/auth {
+    user = postfix
+    mode = 0660
+  }
+}
+CONF
+        dovecot; log_in | shows '235 2.7.0'", "log_in CRAM-MD5 | shows '235 2.7.0'";
+    from_saslauthd: "docs/from-saslauthd.md", "
+        install -m 644 packaging/sasld.yaml -D /etc/sasld/sasld.yaml
+        saslpasswd2 -p -c -u mail.example.com alice <<<wonderland
+        mkdir -p /etc/postfix/sasl; printf 'pwcheck_method: auxprop\nauxprop_plugin: sasldb\n' >/etc/postfix/sasl/smtpd.conf
+        postconf -e smtpd_sasl_auth_enable=yes; age; postfix start",
+        "log_in CRAM-MD5 | shows '235 2.7.0'";
+    status_and_why: "docs/control.md", "
+        alice; systemctl start sasld; postfix_asks_sasld; postfix start; log_in | shows '235 2.7.0'",
+        "sasld why alice | shows 'ok'";
     exim_and_chasquid: "docs/exim-chasquid.md", "
         alice; useradd --system Debian-exim; useradd --system chasquid
         mkdir -p /etc/exim4/conf.d/auth /etc/chasquid", "true";

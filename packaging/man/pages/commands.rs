@@ -91,6 +91,7 @@ fn from_clap(man: &Man, command: &Command) -> String {
         match line.trim() {
             "" if lines.last().is_some_and(|last| !last.starts_with('.')) => lines.push(".sp".to_owned()),
             "" => {}
+            ".br" if lines.last().is_some_and(|last| last == ".br") => {}
             text => lines.push(code_in_bold(&text.replace("\\*(Aq", "\\(aq"))),
         }
     }

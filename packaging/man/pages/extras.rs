@@ -23,9 +23,10 @@ pub struct Extra {
 }
 
 /// The same for every command; a command's own description says more.
-pub const EXIT_STATUS: [(u8, &str); 9] = [
+pub const EXIT_STATUS: [(u8, &str); 10] = [
     (0, "Done; the answer is yes."),
     (1, "The answer is no: refused, or something was found."),
+    (2, "Errors were found, where 1 means warnings."),
     (64, "The command line makes no sense."),
     (65, "A server's answer or the contents of a file make no sense."),
     (69, "Something that should be there is not, or is taken."),
@@ -54,6 +55,18 @@ const SOCKET: File = File {
     about: "The socket that Postfix calls private/auth, unless the configuration names others.",
 };
 
+const CONTROL: File = File {
+    path: "/run/sasld/control",
+    about: "The daemon's control socket, unless the configuration names another.",
+};
+
+const RUNNING: &[File] = &[CONFIGURATION, CONTROL];
+const POSTFIX: File = File {
+    path: "/etc/postfix/main.cf, /etc/postfix/master.cf",
+    about: "Postfix's settings, through postconf(1).",
+};
+
+const DOCTOR: &[File] = &[CONFIGURATION, CONF_D, SECRETS, SOCKET, POSTFIX];
 const READ: &[File] = &[CONFIGURATION, CONF_D, SECRETS];
 const EDIT: &[File] = &[CONFIGURATION, CONF_D, SECRETS, LOCK];
 const SERVE: &[File] = &[CONFIGURATION, CONF_D, SECRETS, SOCKET];
@@ -113,6 +126,22 @@ pub const EXTRAS: &[Extra] = &[
         ],
     },
     Extra {
+        command: "status",
+        files: RUNNING,
+        examples: &[
+            Example { about: "One screen about the running daemon:", commands: "sasld status" },
+            Example { about: "For programs:", commands: "sasld status --json" },
+        ],
+    },
+    Extra {
+        command: "why",
+        files: RUNNING,
+        examples: &[
+            Example { about: "Why could alice not log in?", commands: "sasld why alice" },
+            Example { about: "Only the last time:", commands: "sasld why alice --last 1" },
+        ],
+    },
+    Extra {
         command: "user",
         files: EDIT,
         examples: &[Example {
@@ -153,6 +182,113 @@ pub const EXTRAS: &[Extra] = &[
         examples: &[
             Example { about: "For people:", commands: "sasld user list" },
             Example { about: "For programs:", commands: "sasld user list --json" },
+        ],
+    },
+    Extra {
+        command: "user show",
+        files: READ,
+        examples: &[
+            Example {
+                about: "What is known about alice, and what works for her:",
+                commands: "sasld user show alice",
+            },
+            Example { about: "For programs:", commands: "sasld user show alice bob --json" },
+        ],
+    },
+    Extra {
+        command: "user lock",
+        files: EDIT,
+        examples: &[Example { about: "No logins for now:", commands: "sasld user lock alice" }],
+    },
+    Extra {
+        command: "user unlock",
+        files: EDIT,
+        examples: &[Example { about: "Logins as before:", commands: "sasld user unlock alice" }],
+    },
+    Extra {
+        command: "user verify",
+        files: READ,
+        examples: &[
+            Example {
+                about: "Is this alice's password? It is asked for:",
+                commands: "sasld user verify alice",
+            },
+            Example {
+                about: "In a script, by the exit status:",
+                commands: "sasld user verify alice --quiet --password-stdin",
+            },
+        ],
+    },
+    Extra {
+        command: "user edit",
+        files: EDIT,
+        examples: &[Example {
+            about: "With the editor of your choice:",
+            commands: "EDITOR=vim sasld user edit",
+        }],
+    },
+    Extra {
+        command: "user import",
+        files: EDIT,
+        examples: &[
+            Example {
+                about: "What would become of Dovecot's users, and then do it:",
+                commands: "sasld user import /etc/dovecot/users\nsasld user import /etc/dovecot/users --apply",
+            },
+            Example {
+                about: "From Cyrus SASL, with the realm as a part of the name:",
+                commands: "sasld user import --format sasldb --realm keep /etc/sasldb2 --apply",
+            },
+            Example {
+                about: "From lines of name:password, where the passwords stand as they are:",
+                commands: "sasld user import --format list --default-scheme PLAIN users.txt --apply",
+            },
+        ],
+    },
+    Extra {
+        command: "user export",
+        files: READ,
+        examples: &[Example {
+            about: "For a Dovecot, which reads one verifier for each user:",
+            commands: "sasld user export --strongest > users",
+        }],
+    },
+    Extra {
+        command: "doctor",
+        files: DOCTOR,
+        examples: &[
+            Example { about: "What keeps users from logging in?", commands: "sasld doctor" },
+            Example {
+                about: "With a login, over SMTP and STARTTLS:",
+                commands: "sasld doctor --user alice --smtp mail.example.com:587",
+            },
+        ],
+    },
+    Extra {
+        command: "setup",
+        files: DOCTOR,
+        examples: &[Example { about: "The commands for Postfix, not run:", commands: "sasld setup postfix" }],
+    },
+    Extra {
+        command: "setup postfix",
+        files: DOCTOR,
+        examples: &[
+            Example { about: "What would be changed, and how to undo it:", commands: "sasld setup postfix" },
+            Example {
+                about: "Do it, for port 465:",
+                commands: "sasld setup postfix --service submissions --apply",
+            },
+        ],
+    },
+    Extra {
+        command: "probe",
+        files: &[SOCKET],
+        examples: &[
+            Example {
+                about: "Who listens there, and what is on offer?",
+                commands: "sasld probe /var/spool/postfix/private/auth",
+            },
+            Example { about: "The same over TCP:", commands: "sasld probe 127.0.0.1:12345" },
         ],
     },
 ];
