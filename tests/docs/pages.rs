@@ -17,6 +17,7 @@ pub struct Page {
 pub const NOT_RUN: &[(&str, &str)] = &[
     ("docs/debian.md", "the package needs a Debian of its own: tests/package"),
     ("docs/doctor.md", "tests/doctor runs them, with findings of its own"),
+    ("docs/hardening.md", "units need systemd: `make test-boot` boots one"),
     ("docs/performance.md", "benchmarks, for minutes on a quiet machine"),
 ];
 

@@ -226,10 +226,6 @@ fn it_was_built_without_a_network() {
 fn the_apparmor_profiles_compile() {
     for profile in ["sasld", "sasld-pam"] {
         let profile = repository("packaging/apparmor").join(profile);
-        output(
-            Command::new("apparmor_parser")
-                .args(["--skip-kernel-load", "--skip-cache"])
-                .arg(profile),
-        );
+        output(Command::new("apparmor_parser").args(["--skip-kernel-load", "--skip-cache"]).arg(profile));
     }
 }
