@@ -35,8 +35,10 @@ use std::process::ExitCode;
 /// get.
 #[derive(Debug, Parser)]
 #[command(name = "sasld", version, max_term_width = 100, arg_required_else_help = true)]
-#[command(after_help = "Exit status: 0 yes; 1 no; 64 usage; 65 bad data; 69 unavailable; 74 output; \
-                        75 try again; 77 permission; 78 configuration.")]
+#[command(
+    after_help = "Exit status: 0 yes; 1 no; 2 errors (doctor); 64 usage; 65 bad data; 69 unavailable; 74 output; \
+                        75 try again; 77 permission; 78 configuration."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -54,7 +56,7 @@ enum Command {
     SocketGuard(socket_guard::Arguments),
     Status(status::Arguments),
     Why(why::Arguments),
-    /// Add, change, remove and list the users of the secrets file
+    /// Manage the users of the secrets file
     User(user::UserArgs),
 }
 

@@ -198,10 +198,10 @@ impl Listener {
                 // From here on, dropping it removes the temporary name.
                 let prepared =
                     Prepared { listener: Some(listener), rename: Some((temporary.clone(), path.clone())) };
-                // Whoever owns the directory could put a link here: it is not followed.
-                let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
-                fchownat(AT_FDCWD, &temporary, *owner, *group, nofollow).map_err(|error| {
-                    BindError::System { endpoint: name, step: "set owner and group", source: error.into() }
+                give_to(&temporary, *owner, *group).map_err(|source| BindError::System {
+                    endpoint: name,
+                    step: "set owner and group",
+                    source,
                 })?;
                 Ok(prepared)
             }
@@ -353,6 +353,18 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<tokio::net::UnixListener> {
     umask(before);
     bound?;
     socket.listen(BACKLOG)
+}
+
+/// Sets owner and group, if they are others than they should be: a system call filter may forbid even to ask.
+fn give_to(path: &Path, owner: Option<Uid>, group: Option<Gid>) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    let owner = owner.filter(|owner| owner.as_raw() != found.uid());
+    let group = group.filter(|group| group.as_raw() != found.gid());
+    if owner.is_none() && group.is_none() {
+        return Ok(());
+    }
+    // Whoever owns the directory could put a link here: it is not followed.
+    Ok(fchownat(AT_FDCWD, path, owner, group, AtFlags::AT_SYMLINK_NOFOLLOW)?)
 }
 
 /// A name in the same directory that no other socket has which is being prepared.

@@ -189,7 +189,8 @@ fn scratch() -> tempfile::TempDir {
     let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
     let listeners = format!("listeners:\n  - unix: {path}/auth\n    owner: {uid}\n    group: {gid}\n");
     let passdbs = format!("passdbs:\n  - secrets_file: {path}/secrets\n");
-    fs::write(directory.path().join("sasld.yaml"), listeners + &passdbs).unwrap();
+    let control = format!("control: {path}/control\n");
+    fs::write(directory.path().join("sasld.yaml"), listeners + &passdbs + &control).unwrap();
     directory
 }
 

@@ -16,7 +16,7 @@ pub struct Page {
 /// Pages with commands that do not run here, and why.
 pub const NOT_RUN: &[(&str, &str)] = &[
     ("docs/debian.md", "the package needs a Debian of its own: tests/package"),
-    ("docs/doctor.md", "tests/doctor runs them, with findings of its own"),
+    ("docs/doctor.md", "what it shows needs broken mail servers: tests/doctor"),
     ("docs/hardening.md", "units need systemd: `make test-boot` boots one"),
     ("docs/performance.md", "benchmarks, for minutes on a quiet machine"),
 ];

@@ -126,6 +126,10 @@ fn hostile_frames_end_in_an_answer_or_a_closed_connection_and_never_in_a_crash()
     assert!(closed > 100, "{answered} answered, {closed} closed");
     assert!(!pam.log.text().contains("panic"), "{}", pam.log.text());
     // Still the same process, and it still knows right from wrong.
+    for _ in 0..20 {
+        // Somebody who only looks.
+        drop(pam.connect());
+    }
     let mut stream = pam.connect();
     stream.write_all(&request).expect("a connection");
     let mut buffer = FrameBuffer::default();
@@ -141,6 +145,7 @@ fn hostile_frames_end_in_an_answer_or_a_closed_connection_and_never_in_a_crash()
     }
     let Answer { outcome, .. } = Answer::decode(&frames[1]).expect("an answer");
     assert!(matches!(outcome, Outcome::Checked(Checked { code: Code::SUCCESS, .. })), "{outcome:?}");
+    assert!(!pam.log.text().contains("Broken pipe"), "{}", pam.log.text());
 }
 
 #[test]

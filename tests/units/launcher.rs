@@ -5,7 +5,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -153,29 +153,46 @@ pub enum Seen {
     Lost,
 }
 
-/// Connects, shakes hands and logs alice in, as Postfix does.
-pub fn log_in(socket: &Path) -> Seen {
-    let mut stream = match UnixStream::connect(socket) {
-        Ok(stream) => stream,
-        Err(error) => return Seen::Refused(error.to_string()),
-    };
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    // A write may meet a daemon that is about to go; what it has said before can still be read.
-    let _ = stream.write_all(b"VERSION\t1\t0\nCPID\t4711\n");
-    let mut greeting = String::new();
-    loop {
-        match lines.next() {
-            Some(Ok(line)) if line == "DONE" => break,
-            Some(Ok(line)) => greeting += &(line + "\n"),
-            ended => return Seen::Ungreeted(format!("{ended:?} after {greeting:?}")),
+/// A mail server process that is connected and has read its greeting.
+pub struct Client {
+    stream: UnixStream,
+    lines: Lines<BufReader<UnixStream>>,
+}
+
+impl Client {
+    /// Connects and shakes hands, or says what came of it.
+    pub fn connect(socket: &Path) -> Result<Self, Seen> {
+        let mut stream = UnixStream::connect(socket).map_err(|error| Seen::Refused(error.to_string()))?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        // A write may meet a daemon that is about to go; what it has said before can still be read.
+        let _ = stream.write_all(b"VERSION\t1\t0\nCPID\t4711\n");
+        let mut greeting = String::new();
+        loop {
+            match lines.next() {
+                Some(Ok(line)) if line == "DONE" => return Ok(Self { stream, lines }),
+                Some(Ok(line)) => greeting += &(line + "\n"),
+                ended => return Err(Seen::Ungreeted(format!("{ended:?} after {greeting:?}"))),
+            }
         }
     }
-    let request = format!("AUTH\t1\tPLAIN\tservice=smtp\trip=192.0.2.7\tsecured\tresp={RIGHT}\n");
-    let _ = stream.write_all(request.as_bytes());
-    match lines.next() {
-        Some(Ok(line)) if line == "OK\t1\tuser=alice" => Seen::Ok,
-        Some(Ok(line)) => panic!("{line:?} is no answer for alice"),
-        Some(Err(_)) | None => Seen::Lost,
+
+    /// Logs alice in.
+    pub fn ask(mut self) -> Seen {
+        let request = format!("AUTH\t1\tPLAIN\tservice=smtp\trip=192.0.2.7\tsecured\tresp={RIGHT}\n");
+        let _ = self.stream.write_all(request.as_bytes());
+        match self.lines.next() {
+            Some(Ok(line)) if line == "OK\t1\tuser=alice" => Seen::Ok,
+            Some(Ok(line)) => panic!("{line:?} is no answer for alice"),
+            Some(Err(_)) | None => Seen::Lost,
+        }
+    }
+}
+
+/// Connects, shakes hands and logs alice in, as Postfix does.
+pub fn log_in(socket: &Path) -> Seen {
+    match Client::connect(socket) {
+        Ok(client) => client.ask(),
+        Err(seen) => seen,
     }
 }

@@ -177,7 +177,10 @@ impl Pam {
             // PAM never tells a password, so it cannot say what a response should be.
             return Finding::Passed(Passed::Mechanism);
         };
-        if password.len() > MAX_PASSWORD_BYTES || !password.is_possible() || !is_user(name.as_str()) {
+        if !is_user(name.as_str()) {
+            return Finding::NotFound;
+        }
+        if password.len() > MAX_PASSWORD_BYTES || !password.is_possible() {
             // Nobody's here. Another passdb may have room for it.
             return Finding::Passed(Passed::Password);
         }
