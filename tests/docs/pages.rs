@@ -17,6 +17,7 @@ pub struct Page {
 pub const NOT_RUN: &[(&str, &str)] = &[
     ("docs/debian.md", "the package needs a Debian of its own: tests/package"),
     ("docs/doctor.md", "what it shows needs broken mail servers: tests/doctor"),
+    ("docs/hardening.md", "units need systemd: `make test-boot` boots one"),
     ("docs/performance.md", "benchmarks, for minutes on a quiet machine"),
 ];
 

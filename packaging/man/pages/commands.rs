@@ -70,7 +70,7 @@ fn page(name: &str, path: &str, command: &Command) -> String {
         }
     }
     page.section("SEE ALSO");
-    let others: Vec<String> = see_also(name, command).iter().map(|other| reference(other)).collect();
+    let others: Vec<String> = see_also(name, path, command).iter().map(|other| reference(other)).collect();
     page.text(&others.join(", "));
     page.finish()
 }
@@ -110,10 +110,12 @@ fn code_in_bold(line: &str) -> String {
 }
 
 /// The commands above and below this one, and what they all rest on.
-fn see_also(name: &str, command: &Command) -> Vec<String> {
+fn see_also(name: &str, path: &str, command: &Command) -> Vec<String> {
     let mut others = Vec::new();
-    if let Some((above, _)) = name.rsplit_once('-') {
-        others.push(format!("{above}(8)"));
+    if !path.is_empty() {
+        let above =
+            path.rsplit_once(' ').map_or(String::new(), |(above, _)| format!("-{}", above.replace(' ', "-")));
+        others.push(format!("sasld{above}(8)"));
     }
     let inner = command.get_subcommands().filter(|inner| inner.get_name() != "help" && !inner.is_hide_set());
     others.extend(inner.map(|inner| format!("{name}-{}(8)", inner.get_name())));

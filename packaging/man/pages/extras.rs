@@ -291,6 +291,20 @@ pub const EXTRAS: &[Extra] = &[
             Example { about: "The same over TCP:", commands: "sasld probe 127.0.0.1:12345" },
         ],
     },
+    Extra {
+        command: "socket-guard",
+        files: &[SOCKET],
+        examples: &[
+            Example {
+                about: "As the socket unit asks, before systemd makes the socket:",
+                commands: "sasld socket-guard /var/spool/postfix/private/auth",
+            },
+            Example {
+                about: "As the service asks: is there a place for any listener?",
+                commands: "sasld socket-guard --configured",
+            },
+        ],
+    },
 ];
 
 /// What there is for the command `path`, such as `user add`.
