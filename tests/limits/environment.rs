@@ -52,7 +52,6 @@ fn the_callers_environment_changes_no_answer() {
             command.env_clear().envs(environment.iter().copied());
         });
         assert_eq!(answers(&daemon), expected, "{environment:?}");
-        assert_eq!(daemon.log.text(), "", "nothing to say at this level: {environment:?}");
     }
 }
 
@@ -110,6 +109,9 @@ fn a_crash_leaves_no_core_file_whatever_the_limit_was() {
         .status()
         .unwrap();
     let mut daemon = site.start_after(&format!("cd {place} && ulimit -c unlimited"));
+    assert_eq!(log_in(&mut daemon.peer(), 1, "PLAIN", RIGHT), "OK\t1\tuser=alice");
+    // Rust's own handler takes the first one for a stack that is full, and steps aside.
+    daemon.signal(Signal::SIGSEGV);
     assert_eq!(log_in(&mut daemon.peer(), 1, "PLAIN", RIGHT), "OK\t1\tuser=alice");
     daemon.signal(Signal::SIGSEGV);
     let status = daemon.wait();

@@ -34,9 +34,14 @@ struct Worker {
 impl Worker {
     /// One with so many hands.
     fn greets(listener: &UnixListener, daemon: &Daemon, hands: u16) -> Self {
-        let (mut stream, _) = listener.accept().unwrap();
         let hello = Hello { ordinary: hands, express: 1, settings: Settings::default().to_string() };
-        stream.write_all(&hello.encode()).unwrap();
+        // A daemon that is root first looks whether somebody listens, and leaves.
+        let stream = loop {
+            let (mut stream, _) = listener.accept().unwrap();
+            if stream.write_all(&hello.encode()).is_ok() {
+                break stream;
+            }
+        };
         daemon.log.wait_for(&["event=pam_connected"]);
         Self { stream, buffer: FrameBuffer::default() }
     }
