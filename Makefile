@@ -5,7 +5,7 @@ CARGO_TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
 TIME ?= 60
 
-.PHONY: help run demo test test-dovecot soak bench timing fuzz fmt clippy doc fmt-check
+.PHONY: help run demo test test-dovecot soak test-boot manuals bench timing fuzz deb vendor lintian deny fmt clippy doc fmt-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,7 @@ test: ## everything that CI runs; a test that cannot run is a failure
 	@packaging/dev/need test
 	@$(MAKE) --no-print-directory fmt-check clippy doc
 	$(if $(NEXTEST),cargo test --quiet --doc)
+	packaging/dev/deb
 	$(CARGO_TEST) $(if $(and $(NEXTEST),$(SASLD_ALLOW_SKIP)),--success-output final)
 
 test-dovecot: ## the dialogs against Debian's Dovecot (a part of `make test`)
@@ -34,6 +35,14 @@ soak: ## the tests of the limits with a thousand times as much, some ten minutes
 	SASLD_SOAK=$(CURDIR)/target/soak.md cargo test --release --test limits -- --test-threads=1
 	@cat target/soak.md
 
+test-boot: ## the package and Postfix under a real systemd, in a container (a part of `make test`)
+	@packaging/dev/need boot
+	$(CARGO_TEST) --test boot $(if $(NEXTEST),--no-capture,-- --nocapture)
+
+manuals: ## manual pages and shell completions, into target/manuals
+	@packaging/dev/need build
+	cargo run --quiet --example manuals -- target/manuals
+
 bench: ## sasld beside Dovecot and saslauthd; rewrites docs/performance.md
 	@packaging/dev/need bench
 	cargo bench --bench peers
@@ -45,6 +54,22 @@ timing: ## does the time of an answer tell anything? t-tests over a million samp
 fuzz: ## libFuzzer on every target, TIME seconds each (60); finds stay in target/fuzz
 	@packaging/dev/need build
 	fuzz/run $(TIME)
+
+deb: ## the Debian package, target/deb/sasld_VERSION_ARCH.deb
+	@packaging/dev/need deb
+	@packaging/dev/deb
+
+vendor: ## the source with all crates in it, to build without a network: target/deb/sasld-VERSION.tar.xz
+	@packaging/dev/need deb
+	@packaging/dev/vendor "$(or $(CARGO_TARGET_DIR),target)/deb"
+
+lintian: ## Debian's checks of the package (a part of `make test`)
+	@packaging/dev/need package
+	lintian --display-info --pedantic --fail-on=error,warning,info,pedantic "$$(packaging/dev/deb)"
+
+deny: ## licences and sources of all crates; builds cargo-deny first, which takes minutes
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	cargo deny --all-features --config packaging/deny.toml check licenses sources bans
 
 fmt: ## format the sources
 	cargo fmt

@@ -347,16 +347,17 @@ fn verifier(data: &[u8]) {
     }
 }
 
+/// A list admits as it did before it was printed and read again; the empty one admits nobody.
 fn networks(data: &[u8]) {
-    if let Ok(nets) =
+    let Ok(nets) =
         std::str::from_utf8(data).map_err(drop).and_then(|text| Net::parse_list(text).map_err(drop))
-    {
-        assert!(!nets.is_empty());
-        for net in nets {
-            let _ = net.admits(None);
-            let _ = net.admits(Some([192, 0, 2, 7].into()));
-        }
-    }
+    else {
+        return;
+    };
+    let text = nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    assert_eq!(Net::parse_list(&text).as_ref(), Ok(&nets));
+    let admits = |remote| nets.iter().any(|net| net.admits(remote));
+    assert!(!nets.is_empty() || !admits(None) && !admits(Some([192, 0, 2, 7].into())));
 }
 
 struct Machine;

@@ -11,8 +11,14 @@ use crate::wire::field::{key_value, unescape};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
+use nix::sys::socket::sockopt::{PeerCredentials, SendTimeout};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket,
+};
+use nix::sys::time::TimeVal;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use thiserror::Error;
@@ -21,15 +27,52 @@ use zeroize::Zeroizing;
 /// Longest line taken from a server.
 const MAX_LINE_BYTES: u64 = 16 << 10;
 
+/// Most lines of a greeting: whoever sends more is no auth server.
+const MAX_GREETING_LINES: usize = 256;
+
 /// A connection to an auth server, greeted.
 pub struct Client {
     reader: BufReader<Box<dyn Connection>>,
-    mechanisms: Vec<String>,
+    greeting: Greeting,
+    listener: Option<Listener>,
     last_id: u32,
 }
 
 trait Connection: Read + Write {}
 impl<T: Read + Write> Connection for T {}
+
+/// What a server says before anything is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Greeting {
+    /// The minor version; the major one is 1.
+    pub minor: u32,
+    /// What it offers, in its order.
+    pub mechanisms: Vec<Offer>,
+    /// The process that serves the connection, as the server numbers it.
+    pub spid: Option<u32>,
+    /// The server's number for this connection.
+    pub cuid: Option<u32>,
+    /// Whether there was a cookie. What it is stays here: Dovecot lets its holder collect logins.
+    pub cookie: bool,
+}
+
+/// One mechanism of a [`Greeting`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// As the server writes it.
+    pub name: String,
+    /// `plaintext`, `dictionary`, `active`, `private`, …: what `smtpd_sasl_security_options` goes by.
+    pub properties: Vec<String>,
+}
+
+/// The process that made a Unix socket listen (`SO_PEERCRED`): the server itself, or systemd for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its process id; 0 if it is in another namespace.
+    pub pid: i32,
+    /// Its user id.
+    pub uid: u32,
+}
 
 /// How a login ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,6 +127,7 @@ fn connect_hint(error: &io::Error) -> &'static str {
         io::ErrorKind::NotFound => "; is the server running, and is this the path it listens on?",
         io::ErrorKind::ConnectionRefused => "; the socket is left over, nobody listens on it",
         io::ErrorKind::PermissionDenied => "; run this as root or as the mail server's user",
+        io::ErrorKind::WouldBlock => "; somebody listens there and accepts no connections",
         _ => "",
     }
 }
@@ -98,55 +142,81 @@ fn greeting_hint(error: &io::Error) -> &'static str {
 }
 
 impl Client {
-    /// Connects to a Unix socket, or to `host:port`, and reads the greeting. Every wait is at most `patience`.
+    /// Connects to a Unix socket, or to `host:port`, and reads the greeting. Every wait is at most `patience`, that for
+    /// room in a backlog included.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub fn connect(socket: &str, patience: Duration) -> Result<Self, ClientError> {
-        let connect = |source| ClientError::Connect { socket: socket.to_owned(), source };
-        let connection: Box<dyn Connection> = if socket.contains('/') || !socket.contains(':') {
-            let stream = UnixStream::connect(socket).map_err(connect)?;
-            stream.set_read_timeout(Some(patience)).map_err(connect)?;
-            Box::new(stream)
+        let failed = |source| ClientError::Connect { socket: socket.to_owned(), source };
+        let (connection, listener): (Box<dyn Connection>, _) = if is_path(socket) {
+            let stream = connect_unix(socket, patience).map_err(failed)?;
+            stream.set_read_timeout(Some(patience)).map_err(failed)?;
+            let credentials = getsockopt(&stream, PeerCredentials).ok();
+            let listener = credentials.map(|found| Listener { pid: found.pid(), uid: found.uid() });
+            (Box::new(stream), listener)
         } else {
-            let stream = TcpStream::connect(socket).map_err(connect)?;
-            stream.set_read_timeout(Some(patience)).map_err(connect)?;
-            Box::new(stream)
+            let stream = connect_tcp(socket, patience).map_err(failed)?;
+            stream.set_read_timeout(Some(patience)).map_err(failed)?;
+            stream.set_write_timeout(Some(patience)).map_err(failed)?;
+            (Box::new(stream), None)
         };
-        let mut client = Self { reader: BufReader::new(connection), mechanisms: Vec::new(), last_id: 0 };
-        client.greet(socket)?;
+        let reader = BufReader::new(connection);
+        let mut client = Self { reader, greeting: Greeting::default(), listener, last_id: 0 };
+        client.greeting = client.greet(socket)?;
         Ok(client)
     }
 
-    fn greet(&mut self, socket: &str) -> Result<(), ClientError> {
+    fn greet(&mut self, socket: &str) -> Result<Greeting, ClientError> {
         let silent = |source| ClientError::NoGreeting { socket: socket.to_owned(), source };
         let nonsense =
             |what: &str| ClientError::Nonsense { socket: socket.to_owned(), what: what.to_owned() };
         let hello = format!("VERSION\t1\t0\nCPID\t{}\n", std::process::id());
         self.reader.get_mut().write_all(hello.as_bytes()).map_err(silent)?;
-        loop {
+        let mut greeting = Greeting::default();
+        for _ in 0..MAX_GREETING_LINES {
             let line = self.line().map_err(silent)?;
-            let mut fields = line.split('\t');
-            match (fields.next(), fields.next()) {
-                (Some("VERSION"), Some("1")) => {}
-                (Some("VERSION"), _) => return Err(nonsense("speaks another major version of the protocol")),
-                (Some("MECH"), Some(name)) => self.mechanisms.push(name.to_owned()),
-                (Some("SPID"), _) if self.mechanisms.is_empty() => {
+            let fields: Vec<&str> = line.split('\t').collect();
+            let number = || fields.get(1).and_then(|field| field.parse().ok());
+            match fields[..] {
+                ["VERSION", "1", minor, ..] => greeting.minor = minor.parse().unwrap_or_default(),
+                ["VERSION", ..] => return Err(nonsense("speaks another major version of the protocol")),
+                ["MECH", name, ref properties @ ..] => greeting.mechanisms.push(Offer {
+                    name: name.to_owned(),
+                    properties: properties.iter().map(|&property| property.to_owned()).collect(),
+                }),
+                ["SPID", ..] if greeting.mechanisms.is_empty() => {
                     return Err(nonsense(
                         "is not an auth-client socket (no mechanism before SPID); Dovecot's master \
                                          and userdb sockets look like this",
                     ));
                 }
-                (Some("DONE"), _) => return Ok(()),
+                ["SPID", ..] => greeting.spid = number(),
+                ["CUID", ..] => greeting.cuid = number(),
+                ["COOKIE", ..] => greeting.cookie = true,
+                ["DONE", ..] => return Ok(greeting),
                 _ => {}
             }
         }
+        Err(nonsense("its greeting has no end"))
     }
 
-    /// What the server offers, in its order.
+    /// What the server said first.
     #[must_use]
-    pub fn mechanisms(&self) -> &[String] {
-        &self.mechanisms
+    pub fn greeting(&self) -> &Greeting {
+        &self.greeting
+    }
+
+    /// The names of what it offers, in its order.
+    #[must_use]
+    pub fn mechanisms(&self) -> Vec<String> {
+        self.greeting.mechanisms.iter().map(|offer| offer.name.clone()).collect()
+    }
+
+    /// Who listens there; `None` over TCP.
+    #[must_use]
+    pub fn listener(&self) -> Option<Listener> {
+        self.listener
     }
 
     /// Logs a user in. `parameters` are those of AUTH between the mechanism and `resp=`, TAB-separated.
@@ -211,7 +281,7 @@ impl Client {
                 }
                 ["CONT", _, challenge] => {
                     let response = match mechanism {
-                        Mechanism::CramMd5 => cram_md5(user, password, challenge)?,
+                        Mechanism::CramMd5 => cram_md5_response(user, password, challenge)?,
                         Mechanism::Plain | Mechanism::Login => {
                             responses.next().ok_or_else(|| nonsense("one challenge too many"))?
                         }
@@ -236,6 +306,31 @@ impl Client {
     }
 }
 
+/// Whether this is a path and not `host:port`, as Exim and Dovecot tell them apart.
+fn is_path(socket: &str) -> bool {
+    socket.contains('/') || !socket.contains(':')
+}
+
+/// A connection to a path; a full backlog is waited for as long as `patience`, where connect(2) would wait for ever.
+fn connect_unix(path: &str, patience: Duration) -> io::Result<UnixStream> {
+    let stream = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let seconds = i64::try_from(patience.as_secs()).unwrap_or(i64::MAX);
+    setsockopt(&stream, SendTimeout, &TimeVal::new(seconds, patience.subsec_micros().into()))?;
+    connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(stream))
+}
+
+fn connect_tcp(address: &str, patience: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, patience) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 fn plain(user: &str, password: &Password) -> Zeroizing<Vec<u8>> {
     let mut message = Zeroizing::new(Vec::with_capacity(user.len() + password.len() + 2));
     message.push(0);
@@ -245,7 +340,15 @@ fn plain(user: &str, password: &Password) -> Zeroizing<Vec<u8>> {
     message
 }
 
-fn cram_md5(user: &str, password: &Password, challenge: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+/// What answers a CRAM-MD5 challenge (RFC 2195 §2), which is in base64.
+///
+/// # Errors
+/// When it is not.
+pub(crate) fn cram_md5_response(
+    user: &str,
+    password: &Password,
+    challenge: &str,
+) -> io::Result<Zeroizing<Vec<u8>>> {
     let challenge =
         BASE64_STANDARD.decode(challenge).map_err(|_| nonsense("a challenge that is not base64"))?;
     let mut digest =

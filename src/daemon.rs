@@ -4,6 +4,9 @@
 //! configuration stays, and the log has every one of them. Secrets files that both configurations name keep their
 //! contents. Sockets passed by systemd are served in place of the configured listeners.
 //!
+//! A start with a broken configuration runs on the copy of the last good one, if there is a state directory with one, and
+//! says so loudly.
+//!
 //! Started as root, it starts `sasld-pam` if PAM is configured and nobody serves it yet, and then becomes `_sasld`.
 //!
 //! SIGTERM and SIGINT: no more connections are accepted, decided verdicts leave at their time, then the end; after
@@ -12,9 +15,11 @@
 #![forbid(unsafe_code)]
 
 mod doors;
+mod inherit;
+mod last_good;
 mod root;
 
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, SystemAccounts};
 use crate::control::Reporter;
 use crate::passdb::{Chain, HashPool, Link, Pam, SecretsFile, Source};
 use crate::server::listener::{self, Inherited, Prepared, loopback};
@@ -23,6 +28,7 @@ use crate::telemetry::{self, Log};
 use core::num::NonZeroUsize;
 use core::time::Duration;
 use doors::Doors;
+use last_good::{LastGood, Loaded, NothingGood, Origin};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 use sd_notify::NotifyState;
@@ -53,9 +59,20 @@ pub enum DaemonError {
     /// A secrets file that was not in use before.
     #[error("{}: a passdb that is new must be loadable; its own log line says what is wrong", .0.display())]
     Passdb(PathBuf),
+    /// A descriptor in LISTEN_FDS that is no listener.
+    #[error(transparent)]
+    Passed(#[from] inherit::NotListening),
     /// A socket in LISTEN_FDS that cannot be used.
     #[error("cannot use a socket passed in LISTEN_FDS: {0}")]
     Inherit(io::Error),
+    /// The configuration, and a copy of the last good one that is there and cannot help.
+    #[error("{mistakes}\n{copy}")]
+    NothingGood {
+        /// What is wrong with the configuration.
+        mistakes: ConfigError,
+        /// What is wrong with the copy.
+        copy: String,
+    },
     /// Everything else.
     #[error("cannot {step}: {source}")]
     System {
@@ -66,23 +83,33 @@ pub enum DaemonError {
     },
 }
 
-/// Runs the daemon until a signal ends it.
+impl From<NothingGood> for DaemonError {
+    fn from(NothingGood { mistakes, copy }: NothingGood) -> Self {
+        match copy {
+            None => Self::Config(mistakes),
+            Some(copy) => Self::NothingGood { mistakes, copy },
+        }
+    }
+}
+
+/// Runs the daemon until a signal ends it. With a state directory, the last good configuration is kept there.
 ///
 /// # Errors
 /// [`DaemonError`]: it did not start.
-pub fn run(path: &Path) -> Result<(), DaemonError> {
+pub fn run(path: &Path, state_directory: Option<&Path>) -> Result<(), DaemonError> {
     // Inherited sockets first: nothing else may have opened a descriptor or started a thread yet.
-    let inherited = inherit()?;
+    let inherited = inherit::inherit()?;
     harden()?;
-    let config = Config::load(path)?;
-    let log = telemetry::start(config.log_level.into()).map_err(system("start the log"))?;
+    let last_good = state_directory.map(LastGood::new);
+    let loaded = LastGood::load(last_good.as_ref(), path)?;
+    let log = telemetry::start(loaded.config.log_level.into()).map_err(system("start the log"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(system("start a runtime"))?;
-    let result =
-        runtime.block_on(async { Daemon::start(path, config, inherited, log.clone())?.serve().await });
+    let result = runtime
+        .block_on(async { Daemon::start(path, loaded, last_good, inherited, log.clone())?.serve().await });
     log.flush(Duration::from_secs(1));
     result
 }
@@ -98,6 +125,9 @@ struct Daemon {
     server: Arc<Server>,
     listening: Vec<Listening>,
     inherited: bool,
+    last_good: Option<LastGood>,
+    /// In force is the last good copy, because of these mistakes; a line for each.
+    mistakes: Option<String>,
     reporter: Arc<Reporter>,
     /// What answers questions about us.
     doors: Doors,
@@ -118,7 +148,22 @@ impl Drop for Listening {
 }
 
 impl Daemon {
-    fn start(path: &Path, config: Config, inherited: Vec<Inherited>, log: Log) -> Result<Self, DaemonError> {
+    fn start(
+        path: &Path,
+        loaded: Loaded,
+        last_good: Option<LastGood>,
+        inherited: Vec<Inherited>,
+        log: Log,
+    ) -> Result<Self, DaemonError> {
+        let Loaded { config, from } = loaded;
+        let (sources, mistakes) = match from {
+            Origin::Files(sources) => (Some(sources), None),
+            Origin::Copy(mistakes) => (None, Some(mistakes.to_string())),
+        };
+        for reason in mistakes.iter().flat_map(|mistakes| mistakes.lines()) {
+            let hint = "sasld runs on the copy of the last good configuration; mend this, then reload";
+            error!(event = "last_good_configuration", reason, hint);
+        }
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let hash_threads = config.hash_threads.map_or(cores, NonZeroUsize::from);
         let pool = Arc::new(HashPool::start(hash_threads).map_err(system("start the hash threads"))?);
@@ -139,6 +184,8 @@ impl Daemon {
             server,
             listening: Vec::new(),
             inherited: !inherited.is_empty(),
+            last_good,
+            mistakes,
             reporter,
             doors: Doors::default(),
             log,
@@ -149,11 +196,16 @@ impl Daemon {
                 daemon.listening.push(daemon.listen(listener, None));
             }
             daemon.restrict(&endpoints(&daemon.config));
+            daemon.complain_of_unpassed();
         } else {
             let prepared = daemon.prepare(&daemon.config)?;
             daemon.place(prepared)?;
         }
         daemon.doors.open(&daemon.started_with, &daemon.reporter);
+        // Still as whoever owns the state directory.
+        if let Some(sources) = sources {
+            daemon.keep(&sources);
+        }
         root::give_away().map_err(system("become another user than root"))?;
         daemon.tell_reporter();
         Ok(daemon)
@@ -162,7 +214,10 @@ impl Daemon {
     /// Tells those who ask what is in force since now.
     fn tell_reporter(&self) {
         let mut facts = self.reporter.facts();
-        facts.in_force(&self.path, false);
+        facts.in_force(&self.path, self.mistakes.is_some());
+        if let Some(mistakes) = &self.mistakes {
+            facts.rejected(mistakes);
+        }
         facts.listeners =
             self.listening.iter().map(|listening| Arc::downgrade(&listening.listener)).collect();
     }
@@ -266,7 +321,8 @@ impl Daemon {
     }
 
     fn try_reload(&mut self) -> Result<(), DaemonError> {
-        let config = Config::load(&self.path)?;
+        let sources = config::read(&self.path)?;
+        let config = Config::from_sources(&sources, &SystemAccounts)?;
         let prepared = if self.inherited { Vec::new() } else { self.prepare(&config)? };
         let live = live(&config, &self.pool, Some(&self.service.live.load().passdbs));
         // A secrets file that we have is at least as good as it was; a new one must be good.
@@ -304,6 +360,8 @@ impl Daemon {
             }
         }
         self.config = config;
+        self.mistakes = None;
+        self.keep(&sources);
         self.doors.open(&self.started_with, &self.reporter);
         self.tell_reporter();
         Ok(())
@@ -315,8 +373,31 @@ impl Daemon {
         let mechanisms = &self.service.live.load().policy.default_service.mechanisms;
         let mechanisms = mechanisms.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         info!(event, version = env!("CARGO_PKG_VERSION"), listeners, mechanisms);
-        let status = format!("Listening on {listeners}; offering {mechanisms}");
+        let mut status = format!("Listening on {listeners}; offering {mechanisms}");
+        if self.mistakes.is_some() {
+            status.insert_str(0, "On the copy of the last good configuration, see the log! ");
+        }
         notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    }
+
+    /// Makes these files the last good configuration.
+    fn keep(&self, sources: &[config::Source]) {
+        match self.last_good.as_ref().map_or(Ok(false), |last_good| last_good.save(sources)) {
+            Ok(false) => {}
+            Ok(true) => info!(event = "last_good_saved"),
+            Err(reason) => warn!(event = "last_good_not_saved", %reason),
+        }
+    }
+
+    /// What is configured and was not passed is not served: its socket unit may be missing.
+    fn complain_of_unpassed(&self) {
+        for endpoint in endpoints(&self.config) {
+            let name = endpoint.to_string();
+            if !self.listening.iter().any(|listening| listening.listener.name() == name) {
+                let hint = "systemd passes other sockets, and these alone are served; see docs/hardening.md";
+                warn!(event = "not_listening", listener = name, hint);
+            }
+        }
     }
 
     /// Tells listeners, inherited ones too, who may connect.
@@ -334,7 +415,10 @@ impl Daemon {
         let connections = self.server.connections();
         info!(event = "stopping", connections);
         for old in self.listening.drain(..) {
-            self.server.accept_waiting(&old.listener);
+            // Whoever waits in a socket that was passed to us waits for our successor.
+            if !self.inherited {
+                self.server.accept_waiting(&old.listener);
+            }
         }
         let patience = self.config.deadline;
         let ended = tokio::select! {
@@ -369,7 +453,7 @@ fn live(config: &Config, pool: &Arc<HashPool>, old: Option<&Chain>) -> Live {
                 Source::Pam(_) | Source::SecretsFile(_) => None,
             });
             let pam = kept.unwrap_or_else(|| {
-                let entrance = root::reach_pam(settings);
+                let entrance = root::reach_pam(settings, config.log_level.into());
                 let names = config.usernames.clone();
                 Arc::new(Pam::open(settings.clone(), names, config.deadline, entrance))
             });
@@ -400,25 +484,6 @@ fn endpoints(config: &Config) -> Vec<Endpoint> {
 fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "localhost".to_owned() } else { name }
-}
-
-/// The sockets that systemd passes, if it does.
-fn inherit() -> Result<Vec<Inherited>, DaemonError> {
-    // Without LISTEN_PID nobody can know whom the descriptors are meant for.
-    if std::env::var_os("LISTEN_PID").is_none() {
-        return Ok(Vec::new());
-    }
-    let mut passed = listenfd::ListenFd::from_env();
-    let mut sockets = Vec::new();
-    for index in 0..passed.len() {
-        // The wrong kind of socket is an error for one of the two, and stays for the other.
-        if let Ok(Some(socket)) = passed.take_unix_listener(index) {
-            sockets.push(Inherited::Unix(socket));
-        } else if let Some(socket) = passed.take_tcp_listener(index).map_err(DaemonError::Inherit)? {
-            sockets.push(Inherited::Tcp(socket));
-        }
-    }
-    Ok(sockets)
 }
 
 /// Keeps passwords out of core files and other processes' reach, and makes room for connections.

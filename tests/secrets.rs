@@ -68,7 +68,7 @@ fn edit(
     wait: Duration,
     change: impl FnOnce(&mut SecretsEditor) -> Result<(), EditError>,
 ) -> Result<(), StoreError> {
-    let rewrite = Rewrite { path, lowercase: true, missing, wait, waiting: &|_| () };
+    let rewrite = Rewrite { path, lowercase: true, missing, readers: None, wait, waiting: &|_| () };
     secrets::edit(&rewrite, |editor| change(editor).map_err(StoreError::from)).map(|edited| edited.outcome)
 }
 

@@ -3,9 +3,13 @@
 //! Prints what was found, each finding with its file and line, and reads only: no socket is touched and no lock is
 //! taken. A secrets file that cannot be used counts as a wrong configuration, a line that costs one user his login as
 //! a finding.
+//!
+//! With mistakes in the configuration it also asks the running daemon, if there is one that answers to this user, whether
+//! it has to do with the copy of the last good one.
 
 use super::{Exit, Failure, config_path};
-use crate::config::{Config, Listener, Passdb};
+use crate::config::{Config, ConfigError, Listener, Passdb};
+use crate::control::{self, Request, Status};
 use crate::pam::SERVICE_FOLDERS;
 use crate::passdb::pam;
 use crate::secrets::{self, LoadError, LoadOptions, Names, Trust};
@@ -25,11 +29,17 @@ pub struct Arguments {
     /// Print nothing unless something is wrong
     #[arg(long)]
     quiet: bool,
+    /// Exit status 0 if sasld could work like this, whatever else there is to say: what systemd asks before a reload
+    #[arg(long)]
+    usable: bool,
+    /// The control socket of the running sasld, asked when the configuration cannot be used
+    #[arg(long, value_name = "SOCKET", default_value = control::DEFAULT_PATH)]
+    control: PathBuf,
 }
 
 pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure> {
     let path = config_path(arguments.config.as_deref());
-    let config = Config::load(&path)?;
+    let config = Config::load(&path).map_err(|error| with_what_runs(&arguments.control, &path, error))?;
     let mut findings = 0;
     let mut unusable = Vec::new();
     if !arguments.quiet {
@@ -51,7 +61,29 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Fa
     if !unusable.is_empty() {
         return Err(Failure::new(Exit::Config, unusable.join("\n")));
     }
-    Ok(if findings == 0 { Exit::Yes } else { Exit::No })
+    Ok(if findings == 0 || arguments.usable { Exit::Yes } else { Exit::No })
+}
+
+/// The mistakes, and what the running daemon does about them.
+fn with_what_runs(socket: &Path, path: &Path, error: ConfigError) -> Failure {
+    let mut failure = Failure::from(error);
+    // Which one it has is in the configuration, which cannot be read; nobody there, or not for us, is no news.
+    let Ok(status) = control::ask::<Status>(socket, &Request::Status) else {
+        return failure;
+    };
+    let running = status.configuration;
+    if Path::new(&running.path) == path {
+        let what = if running.last_good {
+            "the copy of the last good configuration"
+        } else {
+            "an earlier configuration"
+        };
+        failure.message += &format!(
+            "\nthe running sasld (process {}) uses {what}, since {}",
+            status.pid, running.in_force_since
+        );
+    }
+    failure
 }
 
 fn describe(path: &Path, config: &Config, out: &mut dyn Write) -> Result<(), Failure> {

@@ -6,9 +6,13 @@
 
 mod ask;
 mod check;
+mod doctor;
 mod hash;
+mod probe;
 pub mod prompt;
 mod serve;
+mod setup;
+mod socket_guard;
 mod status;
 mod test;
 mod user;
@@ -18,7 +22,7 @@ use crate::config::{Config, ConfigError, DEFAULT_PATH, Passdb};
 use crate::sasl::{Mechanism, NameRules};
 use crate::secrets::{Names, Trust};
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -31,8 +35,10 @@ use std::process::ExitCode;
 /// get.
 #[derive(Debug, Parser)]
 #[command(name = "sasld", version, max_term_width = 100, arg_required_else_help = true)]
-#[command(after_help = "Exit status: 0 yes; 1 no; 64 usage; 65 bad data; 69 unavailable; 74 output; \
-                        75 try again; 77 permission; 78 configuration.")]
+#[command(
+    after_help = "Exit status: 0 yes; 1 no; 2 errors (doctor); 64 usage; 65 bad data; 69 unavailable; 74 output; \
+                        75 try again; 77 permission; 78 configuration."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -43,10 +49,14 @@ enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
     Test(test::Arguments),
+    Probe(probe::Arguments),
+    Doctor(doctor::Arguments),
+    Setup(setup::Arguments),
     Hash(hash::Arguments),
+    SocketGuard(socket_guard::Arguments),
     Status(status::Arguments),
     Why(why::Arguments),
-    /// Add, change, remove and list the users of the secrets file
+    /// Manage the users of the secrets file
     User(user::UserArgs),
 }
 
@@ -58,6 +68,8 @@ pub enum Exit {
     Yes = 0,
     /// The answer is no: refused, or findings.
     No = 1,
+    /// `sasld doctor` alone, which is asked by monitoring systems: something does not work.
+    Errors = 2,
     /// The command line makes no sense.
     Usage = 64,
     /// A server's answer or a file's contents make no sense.
@@ -84,6 +96,13 @@ pub struct Failure {
 impl Failure {
     fn new(exit: Exit, message: impl fmt::Display) -> Self {
         Self { exit: exit as u8, message: message.to_string() }
+    }
+
+    /// Tells whoever reads standard error.
+    fn print(&self) {
+        for line in self.message.lines() {
+            let _ = writeln!(io::stderr(), "sasld: {line}");
+        }
     }
 }
 
@@ -113,6 +132,12 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// All commands with their arguments and help, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// Runs the command that these arguments name, the program's own name first.
 pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
@@ -136,7 +161,11 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments, &mut out),
         Command::Test(arguments) => test::run(&arguments, &mut out, &mut prompt::Terminal),
+        Command::Probe(arguments) => probe::run(&arguments, &mut out),
+        Command::Doctor(arguments) => doctor::run(arguments, &mut out, &mut prompt::Terminal),
+        Command::Setup(arguments) => setup::run(arguments, &mut out),
         Command::Hash(arguments) => hash::run(&arguments, &mut out, &mut prompt::Terminal),
+        Command::SocketGuard(arguments) => socket_guard::run(&arguments),
         Command::Status(arguments) => status::run(&arguments, &mut out),
         Command::Why(arguments) => why::run(&arguments, &mut out),
         Command::User(arguments) => edit_users(&arguments, &mut out),
@@ -148,11 +177,9 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
     };
     match result.and_then(flushed) {
         Ok(exit) => ExitCode::from(exit as u8),
-        Err(Failure { exit, message }) => {
-            for line in message.lines() {
-                let _ = writeln!(io::stderr(), "sasld: {line}");
-            }
-            ExitCode::from(exit)
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.exit)
         }
     }
 }

@@ -71,16 +71,8 @@ pub(super) fn run(
 }
 
 fn connect(arguments: &Arguments) -> Result<Client, Failure> {
-    Client::connect(&arguments.socket, PATIENCE).map_err(|error| {
-        let exit = match &error {
-            ClientError::Connect { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                Exit::Permission
-            }
-            ClientError::Connect { .. } | ClientError::NoGreeting { .. } => Exit::Unavailable,
-            ClientError::Nonsense { .. } => Exit::Data,
-        };
-        Failure::new(exit, error)
-    })
+    Client::connect(&arguments.socket, PATIENCE)
+        .map_err(|error| Failure::new(super::probe::exit(&error), error))
 }
 
 /// The mechanisms to try: those asked for, or all that both sides know.

@@ -29,22 +29,27 @@ impl Config {
     /// [`ConfigError::Missing`] without the main file, [`ConfigError::Unreadable`] for the first
     /// file or folder that cannot be read, otherwise [`ConfigError::Invalid`] with every mistake.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let mut mistakes = Vec::new();
-        let mut sources = Vec::new();
-        let mut paths = vec![path.to_owned()];
-        paths.extend(conf_d(path, &mut mistakes)?);
-        for path in paths {
-            match read(&path).map_err(|error| unreadable(&path, error))? {
-                Ok(contents) => sources.push(Source { path, contents }),
-                Err(mistake) => mistakes.push(mistake),
-            }
-        }
-        if mistakes.is_empty() {
-            Self::from_sources(&sources, &SystemAccounts)
-        } else {
-            Err(ConfigError::Invalid(mistakes))
+        Self::from_sources(&read(path)?, &SystemAccounts)
+    }
+}
+
+/// The file at `path` and those of `conf.d` beside it, as they are.
+///
+/// # Errors
+///
+/// As [`Config::load`]; [`ConfigError::Invalid`] only for files that strangers could have written.
+pub fn read(path: &Path) -> Result<Vec<Source>, ConfigError> {
+    let mut mistakes = Vec::new();
+    let mut sources = Vec::new();
+    let mut paths = vec![path.to_owned()];
+    paths.extend(conf_d(path, &mut mistakes)?);
+    for path in paths {
+        match read_file(&path).map_err(|error| unreadable(&path, error))? {
+            Ok(contents) => sources.push(Source { path, contents }),
+            Err(mistake) => mistakes.push(mistake),
         }
     }
+    if mistakes.is_empty() { Ok(sources) } else { Err(ConfigError::Invalid(mistakes)) }
 }
 
 fn unreadable(path: &Path, source: io::Error) -> ConfigError {
@@ -82,7 +87,7 @@ fn conf_d(main: &Path, mistakes: &mut Vec<Mistake>) -> Result<Vec<PathBuf>, Conf
 }
 
 /// The contents of one file, at most one byte more than is allowed, or why it is not trusted.
-fn read(path: &Path) -> io::Result<Result<Vec<u8>, Mistake>> {
+fn read_file(path: &Path) -> io::Result<Result<Vec<u8>, Mistake>> {
     // Opening a named pipe would wait for its writer.
     let file: File = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let metadata = file.metadata()?;

@@ -39,7 +39,7 @@ use crate::sasl::{Mechanism, NameRules};
 pub use accounts::{Account, Accounts, SystemAccounts};
 pub use check::Source;
 pub use file::MAX_FILE_BYTES;
-pub use load::DEFAULT_PATH;
+pub use load::{DEFAULT_PATH, read};
 pub use mistake::{ConfigError, Mistake, Place};
 
 /// The whole configuration, checked.

@@ -3,6 +3,7 @@
 //!
 //! Under systemd none of this happens: the units name the users, and `sasld-pam` has a unit of its own.
 
+use crate::pam;
 use crate::passdb::pam::{Entrance, Settings};
 use crate::server::listener::is_served;
 use nix::unistd::{Uid, User, initgroups, setgid, setuid};
@@ -10,10 +11,9 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use tracing::{error, info, warn};
+use std::process::{Child, Command, Stdio};
+use tracing::{Level, error, info, warn};
 
 /// Who sasld becomes.
 const USER: &str = "_sasld";
@@ -23,7 +23,7 @@ const PAM_USER: &str = "_sasld-pam";
 
 /// How the PAM passdb is reached: over its socket if somebody listens there, otherwise, with root, by starting
 /// `sasld-pam` with a socket of its own. Without root, only an already running one can help, and may still come.
-pub fn reach_pam(settings: &Settings) -> Entrance {
+pub fn reach_pam(settings: &Settings, log_level: Level) -> Entrance {
     if is_served(&settings.socket).unwrap_or(true) {
         return Entrance::Socket;
     }
@@ -35,8 +35,9 @@ pub fn reach_pam(settings: &Settings) -> Entrance {
         );
         return Entrance::Socket;
     }
-    match start_pam(settings) {
-        Ok(stream) => Entrance::Started(stream),
+    let mut starter = Starter { settings: settings.worker.clone(), log_level, process: None };
+    match starter.start() {
+        Ok(stream) => Entrance::Started(stream, Box::new(move || starter.start())),
         Err(reason) => {
             error!(event = "pam_not_started", %reason);
             Entrance::Socket
@@ -44,28 +45,45 @@ pub fn reach_pam(settings: &Settings) -> Entrance {
     }
 }
 
-fn start_pam(settings: &Settings) -> io::Result<UnixStream> {
-    let program = program()?;
-    let (ours, theirs) = UnixStream::pair()?;
-    let mut command = Command::new(&program);
-    command.args(settings.worker.to_arguments());
-    if User::from_name(PAM_USER)?.is_some() {
-        command.args(["--user", PAM_USER]);
-    } else {
-        warn!(event = "pam_runs_as_root", hint = "make a user _sasld-pam, and sasld-pam becomes it");
+/// Starts one `sasld-pam` after the other.
+struct Starter {
+    settings: pam::Settings,
+    log_level: Level,
+    process: Option<Child>,
+}
+
+impl Starter {
+    fn start(&mut self) -> io::Result<UnixStream> {
+        if let Some(mut old) = self.process.take() {
+            // It may hang in its end.
+            let _ = old.kill();
+            let _ = old.try_wait();
+        }
+        if !Uid::effective().is_root() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "only root can start sasld-pam"));
+        }
+        let program = program()?;
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut command = Command::new(&program);
+        command.args(self.settings.to_arguments());
+        command.arg(format!("--log-level={}", self.log_level.as_str().to_ascii_lowercase()));
+        if User::from_name(PAM_USER)?.is_some() {
+            command.args(["--user", PAM_USER]);
+        } else {
+            warn!(event = "pam_runs_as_root", hint = "make a user _sasld-pam, and sasld-pam becomes it");
+        }
+        let process = command
+            .env_clear()
+            .env("LC_ALL", "C")
+            .current_dir("/")
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))?;
+        info!(event = "pam_started", pid = process.id(), program = %program.display());
+        self.process = Some(process);
+        Ok(ours)
     }
-    let child = command
-        .env_clear()
-        .env("LC_ALL", "C")
-        .current_dir("/")
-        .stdin(OwnedFd::from(theirs))
-        .stdout(Stdio::null())
-        // A signal from the terminal is for us; it ends when we do.
-        .process_group(0)
-        .spawn()
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))?;
-    info!(event = "pam_started", pid = child.id(), program = %program.display());
-    Ok(ours)
 }
 
 /// `sasld-pam` lies beside `sasld`.

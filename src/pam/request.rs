@@ -10,6 +10,7 @@ use super::MAX_PASSWORD_BYTES;
 use super::code::Code;
 use super::frame::{FormatError, Reader, Writer};
 use crate::credential::Password;
+use core::net::IpAddr;
 use core::time::Duration;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -73,15 +74,15 @@ pub struct Request {
     pub id: u64,
     /// In which lane.
     pub lane: Lane,
-    /// After this time nobody waits for the answer any more.
+    /// After this time nobody waits for the answer any more; at most a minute.
     pub patience: Duration,
-    /// The user.
+    /// The user, as [`is_user`] has it.
     pub user: String,
     /// His password: 1 to [`MAX_PASSWORD_BYTES`] without NUL.
     pub password: Arc<Password>,
-    /// `PAM_RHOST`, his address; empty if unknown.
+    /// `PAM_RHOST`, his IP address; empty if unknown.
     pub rhost: String,
-    /// `PAM_TTY`: the mail server's service.
+    /// `PAM_TTY`: the mail server's service, as [`is_tty`] has it.
     pub tty: String,
 }
 
@@ -101,7 +102,7 @@ pub struct Answer {
 pub enum Outcome {
     /// The stack was run.
     Checked(Checked),
-    /// A guard rail: PAM was not asked about this user.
+    /// A guard rail keeps this user from PAM, or keeps out whom a module made of him.
     Excluded(Exclusion),
     /// Nobody knows.
     Undecided(Trouble, String),
@@ -114,7 +115,7 @@ pub struct Checked {
     pub stage: Stage,
     /// The last function's result.
     pub code: Code,
-    /// It asked for the password and got it.
+    /// `pam_authenticate` asked for the password and got it.
     pub asked: bool,
     /// It asked for more than it was given.
     pub asked_more: bool,
@@ -135,7 +136,7 @@ pub enum Stage {
     Account,
 }
 
-/// Why PAM was not asked about a user.
+/// Which guard rail it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exclusion {
     /// The user database does not have him.
@@ -146,6 +147,8 @@ pub enum Exclusion {
     Group,
     /// His shell is no login shell.
     Shell,
+    /// The password was right, but a module has changed the name into one that a rail keeps out.
+    NewName,
 }
 
 /// Why nobody knows.
@@ -159,7 +162,7 @@ pub enum Trouble {
     Busy,
     /// No child can be started.
     NoWorker,
-    /// The PAM service does not exist.
+    /// The PAM service does not exist, or has no module for one of the two phases.
     NoService,
     /// The user database does not answer.
     UserDatabase,
@@ -176,6 +179,7 @@ impl Exclusion {
             Self::Uid => "min_uid",
             Self::Group => "group",
             Self::Shell => "login_shell",
+            Self::NewName => "new_name",
         }
     }
 }
@@ -212,7 +216,7 @@ macro_rules! bytes {
 
 bytes!(Lane, "lane": Ordinary = 0, Express = 1);
 bytes!(Stage, "stage": Start = 0, Authenticate = 1, Account = 2);
-bytes!(Exclusion, "exclusion": UnknownUser = 0, Uid = 1, Group = 2, Shell = 3);
+bytes!(Exclusion, "exclusion": UnknownUser = 0, Uid = 1, Group = 2, Shell = 3, NewName = 4);
 bytes!(Trouble, "trouble": Timeout = 0, Crashed = 1, Busy = 2, NoWorker = 3, NoService = 4, UserDatabase = 5, Rights = 6);
 
 const HELLO: u8 = b'H';
@@ -296,20 +300,14 @@ impl Request {
     /// # Errors
     /// [`FormatError::Value`]: a field that [`decode`](Self::decode) would refuse.
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, FormatError> {
+        self.check()?;
         let mut writer = begin(REQUEST);
         writer.bytes(&self.id.to_be_bytes());
         writer.bytes(&[self.lane.to_byte()]);
-        let patience = self.patience.min(MAX_PATIENCE).as_millis();
-        writer.bytes(&u32::try_from(patience).unwrap_or(u32::MAX).to_be_bytes());
-        for (name, field, max) in [
-            ("user", self.user.as_bytes(), MAX_USER_BYTES),
-            ("password", self.password.as_bytes(), MAX_PASSWORD_BYTES),
-            ("rhost", self.rhost.as_bytes(), MAX_ITEM_BYTES),
-            ("tty", self.tty.as_bytes(), MAX_ITEM_BYTES),
-        ] {
-            if field.len() > max || field.contains(&0) {
-                return Err(FormatError::Value(name));
-            }
+        writer.bytes(&u32::try_from(self.patience.as_millis()).unwrap_or(u32::MAX).to_be_bytes());
+        for field in
+            [self.user.as_bytes(), self.password.as_bytes(), self.rhost.as_bytes(), self.tty.as_bytes()]
+        {
             writer.field(field);
         }
         Ok(writer.finish())
@@ -321,26 +319,50 @@ impl Request {
     /// [`FormatError`].
     pub fn decode(frame: &[u8]) -> Result<Self, FormatError> {
         let mut reader = open(frame, REQUEST)?;
-        let id = u64::from_be_bytes(reader.array()?);
-        let lane = Lane::read(&mut reader)?;
-        let patience = Duration::from_millis(u64::from(u32::from_be_bytes(reader.array()?)));
-        if patience > MAX_PATIENCE {
-            return Err(FormatError::Value("patience"));
-        }
-        let user = reader.text("user", MAX_USER_BYTES)?.to_owned();
-        let password = reader.field("password", MAX_PASSWORD_BYTES)?;
-        if password.is_empty() || password.contains(&0) {
-            return Err(FormatError::Value("password"));
-        }
-        let password = Arc::new(Password::new(password));
-        let rhost = reader.text("rhost", MAX_ITEM_BYTES)?.to_owned();
-        let tty = reader.text("tty", MAX_ITEM_BYTES)?.to_owned();
-        if user.is_empty() {
-            return Err(FormatError::Value("user"));
-        }
+        let request = Self {
+            id: u64::from_be_bytes(reader.array()?),
+            lane: Lane::read(&mut reader)?,
+            patience: Duration::from_millis(u64::from(u32::from_be_bytes(reader.array()?))),
+            user: reader.text("user", MAX_USER_BYTES)?.to_owned(),
+            password: Arc::new(Password::new(reader.field("password", MAX_PASSWORD_BYTES)?)),
+            rhost: reader.text("rhost", MAX_ITEM_BYTES)?.to_owned(),
+            tty: reader.text("tty", MAX_ITEM_BYTES)?.to_owned(),
+        };
         reader.end()?;
-        Ok(Self { id, lane, patience, user, password, rhost, tty })
+        request.check()?;
+        Ok(request)
     }
+
+    /// The rules of both directions. Modules make paths, arguments and log lines of these strings.
+    fn check(&self) -> Result<(), FormatError> {
+        let password = self.password.as_bytes();
+        for (name, is_good) in [
+            ("patience", self.patience <= MAX_PATIENCE),
+            ("user", is_user(&self.user)),
+            ("password", (1..=MAX_PASSWORD_BYTES).contains(&password.len()) && !password.contains(&0)),
+            ("rhost", self.rhost.is_empty() || self.rhost.parse::<IpAddr>().is_ok()),
+            ("tty", is_tty(self.tty.as_bytes())),
+        ] {
+            if !is_good {
+                return Err(FormatError::Value(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether PAM can be asked about a user of this name: 1 to [`MAX_USER_BYTES`] without `/` and control characters.
+#[must_use]
+pub fn is_user(name: &str) -> bool {
+    let is_odd = |character: char| character.is_control() || character == '/';
+    (1..=MAX_USER_BYTES).contains(&name.len()) && !name.contains(is_odd)
+}
+
+/// Whether this can be a terminal's name here: 1 to [`MAX_ITEM_BYTES`] ASCII letters, digits, `-`, `_` and `.`.
+#[must_use]
+pub fn is_tty(name: &[u8]) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=MAX_ITEM_BYTES).contains(&name.len()) && name.iter().all(is_plain)
 }
 
 const CHECKED: u8 = 0;
@@ -402,6 +424,7 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn request(user: &str, password: &[u8]) -> Request {
         Request {
@@ -474,14 +497,88 @@ mod tests {
         assert!(request("alice", &[b'x'; 511]).encode().is_ok());
         assert!(request("alice", &[b'x'; 512]).encode().is_err());
         assert!(request("alice", b"a\0b").encode().is_err());
-        let empty = request("alice", b"").encode().unwrap();
-        assert_eq!(Request::decode(body(&empty)).err(), Some(FormatError::Value("password")));
+        assert_eq!(request("alice", b"").encode().err(), Some(FormatError::Value("password")));
+    }
+
+    /// What a sasld that has been taken over could send.
+    fn encode_unchecked(user: &[u8], password: &[u8], rhost: &[u8], tty: &[u8]) -> Zeroizing<Vec<u8>> {
+        let mut writer = begin(REQUEST);
+        writer.bytes(&[0; 13]);
+        for field in [user, password, rhost, tty] {
+            writer.field(field);
+        }
+        writer.finish()
+    }
+
+    #[test]
+    fn what_modules_could_take_for_something_else_is_no_request() {
+        let decode = |user: &[u8], rhost: &[u8], tty: &[u8]| {
+            let request = Request::decode(body(&encode_unchecked(user, b"s3cret", rhost, tty)));
+            request.map(drop).err()
+        };
+        assert_eq!(decode(b"alice", b"", b"smtp"), None);
+        assert_eq!(decode("j\u{f6}rg".as_bytes(), b"2001:db8::1", b"smtps-1_x.y"), None);
+        let user = Some(FormatError::Value("user"));
+        for odd in
+            [&b""[..], b"../alice", b"a/b", b"al\nice", b"al\x7fice", b"al\xc2\x85ice", b"al\0ice", b"\xff"]
+        {
+            assert_eq!(decode(odd, b"", b"smtp"), user, "{odd:?}");
+        }
+        for odd in [&b"mail.example.com"[..], b"192.0.2.7 ", b"192.0.2", b"::1%eth0", b"$(id)", b"\n"] {
+            assert_eq!(decode(b"alice", odd, b"smtp"), Some(FormatError::Value("rhost")), "{odd:?}");
+        }
+        for odd in [&b""[..], b"/dev/tty1", b"a b", b"a\nb", b"\xc3\xa4", &[b'x'; 65]] {
+            assert_eq!(decode(b"alice", b"", odd), Some(FormatError::Value("tty")), "{odd:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_decoded_keeps_the_rules_and_is_encoded_the_same(
+            user in field("[a-z/\\x00-\\x1f\\u{80}-\\u{9f}]{0,4}"),
+            password in field("[a-z\\x00]{0,4}"),
+            rhost in field("(192\\.0\\.2\\.[0-9]{1,4}|2001:db8::[0-9a-g]{1,4}|[a-z0-9.]{0,5})"),
+            tty in field("[a-z/ ._-]{0,4}"),
+        ) {
+            let frame = encode_unchecked(&user, &password, &rhost, &tty);
+            if let Ok(request) = Request::decode(body(&frame)) {
+                prop_assert!(is_user(&request.user));
+                prop_assert!(request.rhost.is_empty() || request.rhost.parse::<IpAddr>().is_ok());
+                prop_assert!(is_tty(request.tty.as_bytes()));
+                prop_assert!(!request.password.is_empty() && !request.password.as_bytes().contains(&0));
+                prop_assert_eq!(request.encode().unwrap(), frame);
+            }
+        }
+
+        #[test]
+        fn no_bytes_are_too_odd_to_be_refused(
+            frame in proptest::collection::vec(any::<u8>(), 0..64),
+            at in 0_usize..40,
+            byte: u8,
+        ) {
+            let _ = (Request::decode(&frame), Answer::decode(&frame), Hello::decode(&frame), Ready::decode(&frame));
+            let mut almost = body(&request("alice", b"s3cret").encode().unwrap()).to_vec();
+            let at = at % almost.len();
+            almost[at] = byte;
+            if let Ok(request) = Request::decode(&almost) {
+                let again = request.encode().unwrap();
+                prop_assert_eq!(body(&again), &almost[..]);
+            }
+        }
+    }
+
+    /// Mostly what the pattern says, sometimes anything.
+    fn field(pattern: &'static str) -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            4 => pattern.prop_map(String::into_bytes),
+            1 => proptest::collection::vec(any::<u8>(), 0..300),
+        ]
     }
 
     #[test]
     fn the_longest_messages_fit_into_a_frame() {
         let longest = Request {
-            rhost: "x".repeat(MAX_ITEM_BYTES),
+            rhost: "2001:db8:1111:2222:3333:4444:255.255.255.255".to_owned(),
             tty: "x".repeat(MAX_ITEM_BYTES),
             ..request(&"x".repeat(MAX_USER_BYTES), &[b'x'; MAX_PASSWORD_BYTES])
         };

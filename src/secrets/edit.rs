@@ -4,6 +4,7 @@
 //! survive. Each edit writes into a new block of exactly the right size, because a growing one would leave unwiped
 //! copies behind. An [`EditError`] means that nothing was changed.
 
+use core::fmt;
 use core::ops::Range;
 
 use thiserror::Error;
@@ -18,7 +19,6 @@ use super::nologin;
 const NO_USERS: &[u8] = b"# no users\n";
 
 /// The contents of a secrets file under change.
-#[derive(Debug)]
 pub struct SecretsEditor {
     pub(super) contents: Zeroizing<Vec<u8>>,
     pub(super) lowercase: bool,
@@ -201,6 +201,12 @@ impl SecretsEditor {
         contents.extend_from_slice(&self.contents[range.end..]);
         self.changed |= *contents != *self.contents;
         self.contents = contents;
+    }
+}
+
+impl fmt::Debug for SecretsEditor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretsEditor").field("bytes", &self.contents.len()).finish_non_exhaustive()
     }
 }
 

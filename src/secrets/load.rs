@@ -149,13 +149,14 @@ impl Fingerprint {
 pub struct Trust {
     users: Vec<u32>,
     groups: Vec<u32>,
+    service_group: Option<u32>,
 }
 
 impl Trust {
     /// These user ids as owners, these group ids as readers, and nobody else.
     #[must_use]
     pub fn only(users: &[u32], groups: &[u32]) -> Self {
-        Self { users: users.to_vec(), groups: groups.to_vec() }
+        Self { users: users.to_vec(), groups: groups.to_vec(), service_group: None }
     }
 
     /// Root, this process, and the service's account if it exists. Asks the user database, which may block.
@@ -166,9 +167,16 @@ impl Trust {
         let mut users = vec![0, rustix::process::geteuid().as_raw()];
         let mut groups = vec![0, rustix::process::getegid().as_raw()];
         users.extend(service_user.map(|user| user.uid.as_raw()));
-        groups.extend(service_group.map(|group| group.gid.as_raw()));
+        let service_group = service_group.map(|group| group.gid.as_raw());
+        groups.extend(service_group);
         groups.extend(own_groups.into_iter().map(rustix::process::Gid::as_raw));
-        Self { users, groups }
+        Self { users, groups, service_group }
+    }
+
+    /// The group of the service's account, if it exists: who else may read a new file.
+    #[must_use]
+    pub fn service_group(&self) -> Option<u32> {
+        self.service_group
     }
 }
 
@@ -336,7 +344,8 @@ impl fmt::Display for Insecurity {
 
 impl Insecurity {
     /// The command that takes this fault away.
-    fn mend(&self, path: &Path) -> String {
+    #[must_use]
+    pub fn mend(&self, path: &Path) -> String {
         match self {
             Self::Owner { .. } => format!("chown root {}", path.display()),
             Self::Others { .. } | Self::GroupWritable { .. } => format!("chmod 0640 {}", path.display()),

@@ -99,7 +99,7 @@ mod tests {
             ("a:x::::::k=v nologin", "a:x::::::k=v"),
             ("a:x::::::k nologin=n l nologin", "a:x::::::k l"),
             ("a:x::::::nologin nologin", "a:x::::::"),
-            ("a:new:1:2:::       nologin", "a:new:1:2:::"),
+            ("a:new:1:2::::       nologin", "a:new:1:2"),
         ] {
             assert_eq!(text(unlock(line.as_bytes())).as_deref(), Some(expected), "{line}");
         }

@@ -17,13 +17,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
-use nix::unistd::Group;
 use rustix::fs::{FlockOperation, OFlags, XattrFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::SERVICE_ACCOUNT;
 use super::edit::{EditError, SecretsEditor};
 use super::load::{self, Fingerprint, LoadError, directory_of};
 
@@ -41,7 +39,7 @@ const ACL: &str = "system.posix_acl_access";
 /// What to do when the file is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
-    /// Start an empty one, `0640` and of the service's group if that exists, else `0600`.
+    /// Start an empty one, `0640` and of the group of [`Rewrite::readers`], else `0600`.
     Create,
     /// Give [`LoadError::Missing`].
     Refuse,
@@ -56,6 +54,8 @@ pub struct Rewrite<'a> {
     pub lowercase: bool,
     /// What to do without a file.
     pub missing: Missing,
+    /// The group that may read a new file, as far as this process can arrange it.
+    pub readers: Option<u32>,
     /// How long to wait for other writers, normally [`LOCK_WAIT`].
     pub wait: Duration,
     /// Called once if the wait takes a second, with the process that holds the lock if the kernel tells.
@@ -92,7 +92,7 @@ pub fn edit<T, E: From<StoreError>>(
     let outcome = change(&mut editor)?;
     let installed = match old {
         Some(_) if !editor.is_changed() => None,
-        old => Some(replace(&target, old, editor.contents())?),
+        old => Some(replace(&target, old, editor.contents(), rewrite.readers)?),
     };
     Ok(Edited { outcome, installed })
 }
@@ -166,7 +166,12 @@ fn holder(file: &File) -> Option<u32> {
 }
 
 /// Puts `contents` in the place of the version `old`; `None` creates the file.
-fn replace(target: &Path, old: Option<Fingerprint>, contents: &[u8]) -> Result<Fingerprint, StoreError> {
+fn replace(
+    target: &Path,
+    old: Option<Fingerprint>,
+    contents: &[u8],
+    readers: Option<u32>,
+) -> Result<Fingerprint, StoreError> {
     let temporary = Temporary(beside(target, ".new"));
     let path = temporary.0.as_path();
     match fs::remove_file(path) {
@@ -179,7 +184,7 @@ fn replace(target: &Path, old: Option<Fingerprint>, contents: &[u8]) -> Result<F
     file.write_all(contents).map_err(failed("write", path))?;
     match old {
         Some(_) => copy_access(target, &file, path)?,
-        None => initial_access(&file, path)?,
+        None => initial_access(&file, path, readers)?,
     }
     file.sync_all().map_err(failed("fsync", path))?;
     let installed = Fingerprint::of(&file.metadata().map_err(failed("stat", path))?);
@@ -216,10 +221,9 @@ fn copy_access(target: &Path, file: &File, path: &Path) -> Result<(), StoreError
 }
 
 /// A file created here is readable for the service if this process may arrange it.
-fn initial_access(file: &File, path: &Path) -> Result<(), StoreError> {
+fn initial_access(file: &File, path: &Path, readers: Option<u32>) -> Result<(), StoreError> {
     remove_acl(file, path)?;
-    let service = Group::from_name(SERVICE_ACCOUNT).ok().flatten();
-    let readable = service.is_some_and(|group| fchown(file, None, Some(group.gid.as_raw())).is_ok());
+    let readable = readers.is_some_and(|group| fchown(file, None, Some(group)).is_ok());
     let mode = if readable { 0o640 } else { 0o600 };
     file.set_permissions(Permissions::from_mode(mode)).map_err(failed("chmod", path))
 }

@@ -43,6 +43,10 @@ pub const MAX_OPEN_EXCHANGES: usize = 65_536;
 /// Open exchanges that every connection may have, however many there are elsewhere. An smtpd has one.
 pub const FAIR_SHARE: usize = 16;
 
+/// How long a client that has connected and not asked yet is heard when the daemon is about to end. Postfix asks at once
+/// when its old connection was closed, and does not try a third time.
+const FIRST_WORDS: Duration = Duration::from_millis(500);
+
 const READ_BYTES: usize = 16 << 10;
 
 /// What all connections of a thread share.
@@ -92,7 +96,10 @@ struct Connection {
     trails: Vec<(Ticket, Arc<Trail>)>,
     /// What `service.open_exchanges` holds of ours.
     counted: usize,
-    draining: bool,
+    /// Some attempt has been settled.
+    settled: bool,
+    /// The daemon is about to end, and this is when the client's time for its first words is over.
+    draining: Option<Moment>,
 }
 
 type Answered = (Ticket, Result<Answer, Outage>);
@@ -119,7 +126,8 @@ pub(super) async fn serve(stream: Stream, service: Arc<Service>, number: u32) {
         answers: None,
         trails: Vec::new(),
         counted: 0,
-        draining: false,
+        settled: false,
+        draining: None,
     };
     match connection.run(number).await {
         End::Client => debug!(event = "disconnected", connection = number),
@@ -153,7 +161,11 @@ impl Connection {
             if let Err(error) = self.write() {
                 return End::Broken(error);
             }
-            if self.draining && self.out.is_empty() && self.session.in_flight() == 0 {
+            if self.draining.is_some()
+                && !self.listens()
+                && self.out.is_empty()
+                && self.session.in_flight() == 0
+            {
                 return End::Drained;
             }
             self.arm_timer();
@@ -167,7 +179,7 @@ impl Connection {
                 Event::Read(length) => self.on_bytes(length, now),
                 Event::Answered(ticket, answer) => self.on_answer(ticket, answer, now),
                 Event::Drain => {
-                    self.draining = true;
+                    self.draining = Some(now + FIRST_WORDS);
                     None
                 }
                 Event::Tick => None,
@@ -200,7 +212,7 @@ impl Connection {
                 Poll::Pending => {}
             }
         }
-        if self.session.wants_lines() && !self.draining && self.out.len() < MAX_UNREAD_BYTES {
+        if self.session.wants_lines() && self.listens() && self.out.len() < MAX_UNREAD_BYTES {
             match self.poll_read(context) {
                 Poll::Ready(Ok(length)) => return Poll::Ready(Event::Read(length)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(error)),
@@ -213,7 +225,7 @@ impl Connection {
             self.timer = None;
             return Poll::Ready(Event::Tick);
         }
-        if !self.draining && drain.poll(context).is_ready() {
+        if self.draining.is_none() && drain.poll(context).is_ready() {
             return Poll::Ready(Event::Drain);
         }
         Poll::Pending
@@ -324,6 +336,7 @@ impl Connection {
 
     /// Logs, counts and remembers an attempt that is over.
     fn settle(&mut self, attempt: Attempt, now: Moment) {
+        self.settled = true;
         log_attempt(&attempt);
         let asked = self.trails.iter().position(|(ticket, _)| Some(*ticket) == attempt.ticket);
         let trail = asked.map(|position| self.trails.swap_remove(position).1);
@@ -378,7 +391,9 @@ impl Connection {
     fn arm_timer(&mut self) {
         let policy = &self.service.live.load().policy;
         let unread = (!self.out.is_empty()).then_some(self.progress + STUCK_AFTER);
-        let Some(wake_at) = self.session.wake_at(policy).into_iter().chain(unread).min() else {
+        let first_words = self.draining.filter(|_| self.listens());
+        let Some(wake_at) = self.session.wake_at(policy).into_iter().chain(unread).chain(first_words).min()
+        else {
             return;
         };
         let deadline = self.service.instant(wake_at);
@@ -387,6 +402,11 @@ impl Connection {
             Some(timer) => timer.as_mut().reset(deadline),
             None => self.timer = Some(Box::pin(sleep_until(deadline))),
         }
+    }
+
+    /// Whether the client is still listened to.
+    fn listens(&self) -> bool {
+        self.draining.is_none_or(|until| !self.settled && self.service.now() < until)
     }
 
     /// How many exchanges this connection may have open now. When all connections together have too many, those with

@@ -21,6 +21,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use thiserror::Error;
 use tokio::net::{TcpSocket, UnixSocket};
 
@@ -197,10 +198,10 @@ impl Listener {
                 // From here on, dropping it removes the temporary name.
                 let prepared =
                     Prepared { listener: Some(listener), rename: Some((temporary.clone(), path.clone())) };
-                // Whoever owns the directory could put a link here: it is not followed.
-                let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
-                fchownat(AT_FDCWD, &temporary, *owner, *group, nofollow).map_err(|error| {
-                    BindError::System { endpoint: name, step: "set owner and group", source: error.into() }
+                give_to(&temporary, *owner, *group).map_err(|source| BindError::System {
+                    endpoint: name,
+                    step: "set owner and group",
+                    source,
                 })?;
                 Ok(prepared)
             }
@@ -354,9 +355,23 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<tokio::net::UnixListener> {
     socket.listen(BACKLOG)
 }
 
-/// A name in the same directory, no longer than the path itself where that matters.
+/// Sets owner and group, if they are others than they should be: a system call filter may forbid even to ask.
+fn give_to(path: &Path, owner: Option<Uid>, group: Option<Gid>) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    let owner = owner.filter(|owner| owner.as_raw() != found.uid());
+    let group = group.filter(|group| group.as_raw() != found.gid());
+    if owner.is_none() && group.is_none() {
+        return Ok(());
+    }
+    // Whoever owns the directory could put a link here: it is not followed.
+    Ok(fchownat(AT_FDCWD, path, owner, group, AtFlags::AT_SYMLINK_NOFOLLOW)?)
+}
+
+/// A name in the same directory that no other socket has which is being prepared.
 fn temporary_beside(path: &Path) -> PathBuf {
-    path.with_file_name(format!(".{:x}", std::process::id()))
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    path.with_file_name(format!(".{:x}-{number:x}", std::process::id()))
 }
 
 /// Whether somebody listens at the path. Does not wait for him to accept.
@@ -451,6 +466,15 @@ mod tests {
         let _listening = socket.listen(1).unwrap();
         let _waiting: Vec<_> = (0..2).map(|_| UnixStream::connect(&path).unwrap()).collect();
         assert!(matches!(refuse_if_served(&unix(&path)), Err(BindError::AlreadyServed(_))));
+    }
+
+    #[tokio::test]
+    async fn two_sockets_in_one_directory_are_prepared_side_by_side() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = ["auth", "metrics"].map(|name| directory.path().join(name));
+        let prepared = paths.each_ref().map(|path| Listener::prepare(&unix(path)).unwrap());
+        let placed = prepared.map(|prepared| prepared.place().unwrap());
+        assert!(placed.iter().all(Listener::is_in_place));
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Modules that do what modules do. After each of them, the next login is right and on time.
 
-use crate::harness::{PamServer, module_stack, wait_until};
+use crate::harness::{LocalUser, PamServer, can_make_users, module, module_stack, wait_until};
 use sasld::pam::code::Code;
 use sasld::pam::request::{Checked, Exclusion, Lane, Outcome, Stage, Trouble};
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ fn one_that_ends_the_process_costs_one_verdict() {
 #[test]
 fn what_it_leaves_running_dies_with_its_child() {
     let mut pam = server();
-    assert_eq!(pam.result("alice", "right"), YES);
+    assert_eq!(pam.result("leave", "right").1, Code::SYSTEM_ERR, "it cannot leave its group");
     let before = pam.children();
     assert_eq!(pam.result("fork", "right"), YES);
     let group = before[0].to_string();
@@ -74,7 +74,7 @@ fn what_it_leaves_running_dies_with_its_child() {
 
 #[test]
 fn a_changed_user_id_makes_the_verdict_worthless() {
-    if !crate::harness::can_make_users() {
+    if !can_make_users() {
         return;
     }
     let mut pam = server();
@@ -83,13 +83,67 @@ fn a_changed_user_id_makes_the_verdict_worthless() {
 }
 
 #[test]
-fn a_flood_of_output_drowns_nobody() {
+fn many_words_drown_nobody() {
     let mut pam = server();
-    assert_eq!(pam.result("flood", "right"), YES);
+    assert_eq!(pam.result("wordy", "right"), YES);
     next_login_is_right_and_on_time(&mut pam);
-    pam.expect_log("text=\"line 0 of very many\"");
+    pam.expect_log("text=\"line         0.\"");
     let log = pam.log();
     assert!(log.len() < 10_000, "{} bytes of log", log.len());
+}
+
+#[test]
+fn a_flood_of_words_is_ended_with_its_child() {
+    let mut pam = server();
+    for _ in 0..3 {
+        let start = Instant::now();
+        let outcome = pam.ask("flood", "right");
+        assert_eq!(trouble(&outcome), Some(Trouble::Crashed), "{outcome:?}");
+        // Long before the deadline.
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        next_login_is_right_and_on_time(&mut pam);
+    }
+    pam.expect_log("why=\"floods standard error\"");
+    let log = pam.log();
+    assert!(log.len() < 10_000, "{} bytes of log", log.len());
+}
+
+#[test]
+fn memory_without_end_is_no_verdict_and_a_new_child() {
+    let mut pam = server();
+    for user in ["huge", "greedy"] {
+        assert_eq!(pam.result("alice", "right"), YES);
+        let before = pam.children();
+        assert_eq!(pam.result(user, "right"), (Stage::Authenticate, Code::BUF_ERR));
+        next_login_is_right_and_on_time(&mut pam);
+        assert_ne!(pam.children(), before);
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", pam.children()[0])).expect("its limits");
+    let data = limits.lines().find_map(|line| line.strip_prefix("Max data size")).expect("the limit");
+    assert_eq!(data.split_whitespace().collect::<Vec<_>>(), ["536870912", "536870912", "bytes"]);
+}
+
+#[test]
+fn children_that_cannot_be_killed_do_not_multiply() {
+    if !can_make_users() {
+        return;
+    }
+    // Root may change its user, and without this capability it may not kill what has.
+    let setpriv = ["setpriv", "--bounding-set=-kill", "--inh-caps=-all"];
+    let mut pam = PamServer::start_under(&setpriv, &module_stack(), &["--min-uid=0", "--workers=1"]);
+    let outcome = pam.ask_within("hang-as-other", "right", Duration::from_millis(300));
+    assert_eq!(trouble(&outcome), Some(Trouble::Timeout));
+    pam.expect_log("event=pam_worker_not_killed");
+    for _ in 0..3 {
+        let outcome = pam.ask_within("alice", "right", Duration::from_secs(5));
+        assert_eq!(trouble(&outcome), Some(Trouble::NoWorker));
+    }
+    let [stuck] = pam.children()[..] else { panic!("{:?}", pam.children()) };
+    // Somebody with more rights does it.
+    let stuck = nix::unistd::Pid::from_raw(stuck.try_into().expect("a pid"));
+    nix::sys::signal::kill(stuck, nix::sys::signal::Signal::SIGKILL).expect("a signal");
+    pam.expect_log("event=pam_worker_lost");
+    next_login_is_right_and_on_time(&mut pam);
 }
 
 #[test]
@@ -113,11 +167,14 @@ fn leaks_are_ended_by_a_new_child() {
 #[test]
 fn a_yes_without_a_question_shows_that_nobody_was_asked() {
     let mut pam = server();
-    let outcome = pam.ask("yes", "right");
-    assert!(
-        matches!(outcome, Outcome::Checked(Checked { code: Code::SUCCESS, asked: false, .. })),
-        "{outcome:?}"
-    );
+    // The second one is asked when it is too late, in the account phase.
+    for user in ["yes", "asks-later"] {
+        let outcome = pam.ask(user, "right");
+        assert!(
+            matches!(outcome, Outcome::Checked(Checked { code: Code::SUCCESS, asked: false, .. })),
+            "{user}: {outcome:?}"
+        );
+    }
     next_login_is_right_and_on_time(&mut pam);
 }
 
@@ -139,13 +196,18 @@ fn a_changed_name_is_told() {
 
 #[test]
 fn guard_rails_are_there_for_the_new_name_too() {
-    if !crate::harness::can_make_users() {
+    if !can_make_users() {
         return;
     }
-    // The module knows users only by name, so one has to be called "rename-to-root".
-    let mut pam = PamServer::start(&module_stack(), &["--min-uid=0", "--group=root"]);
-    assert_eq!(pam.ask("rename-to-root", "right"), Outcome::Excluded(Exclusion::UnknownUser));
-    assert_eq!(pam.result("root", "right"), YES);
+    let user = LocalUser::new("unused");
+    let module = module().display();
+    let stack = format!("auth required {module} do=rename-to-root\naccount required {module}\n");
+    // The default rails let the user pass, and root does not.
+    let mut pam = PamServer::start(&stack, &[]);
+    assert_eq!(pam.ask(&user.name, "right"), Outcome::Excluded(Exclusion::NewName));
+    assert_eq!(pam.result(&user.name, "wrong"), (Stage::Authenticate, Code::AUTH_ERR));
+    let mut pam = PamServer::start(&stack, &["--min-uid=0"]);
+    assert_eq!(pam.result(&user.name, "right"), YES);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use crate::harness::{Folder, Listening, LocalUser, can_make_users, module_stack,
 use crate::peer::Peer;
 use crate::support::sasld::Sasld;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use nix::unistd::{Gid, Uid};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Pid, Uid};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -128,9 +129,12 @@ fn a_dead_worker_costs_one_verdict() {
 fn success_without_a_question_and_another_name_are_refused() {
     let site = Site::start(&module_stack(), &["--min-uid=0"], "");
     let mut peer = site.peer();
-    for (id, user, why) in
-        [(1, "yes", "pam_not_asked"), (2, "rename", "pam_user_changed"), (3, "twice", "pam_asked_more")]
-    {
+    for (id, user, why) in [
+        (1, "yes", "pam_not_asked"),
+        (2, "rename", "pam_user_changed"),
+        (3, "twice", "pam_asked_more"),
+        (4, "asks-later", "pam_not_asked"),
+    ] {
         let answer = log_in(&mut peer, id, user, "right");
         assert!(answer.starts_with(&format!("FAIL\t{id}\tuser={user}\treason=")), "{answer}");
         site.sasld.log.wait_for(&["result=refused", &format!("why={why}"), &format!("user={user}")]);
@@ -154,7 +158,7 @@ fn without_sasld_pam_users_of_the_secrets_file_log_in_as_ever() {
 }
 
 #[test]
-fn started_as_root_sasld_starts_its_own_and_takes_it_with_it() {
+fn started_as_root_sasld_starts_its_own_again_and_again_and_takes_it_with_it() {
     if !can_make_users() {
         return;
     }
@@ -173,8 +177,19 @@ fn started_as_root_sasld_starts_its_own_and_takes_it_with_it() {
     assert_eq!(log_in(&mut peer, 1, name, "S3cret pass"), format!("OK\t1\tuser={name}"));
     assert!(log_in(&mut peer, 2, name, "wrong").starts_with("FAIL\t2"));
     let path = format!("/proc/{0}/task/{0}/children", sasld.pid());
-    let worker = std::fs::read_to_string(path).expect("its children").trim().to_owned();
-    assert!(!worker.is_empty());
+    let worker = || std::fs::read_to_string(&path).expect("its children").trim().to_owned();
+    let first = worker();
+    let pid = Pid::from_raw(first.parse().expect("one child"));
+    // A session of its own, so that no terminal's signals reach it.
+    assert_eq!(nix::unistd::getsid(Some(pid)), Ok(pid));
+
+    // Here sasld has nobody to become, and as root it can start another one.
+    sasld.log.forget();
+    kill(pid, Signal::SIGKILL).expect("a signal");
+    sasld.log.wait_for(&["event=pam_connected"]);
+    assert_eq!(log_in(&mut peer, 3, name, "S3cret pass"), format!("OK\t3\tuser={name}"));
+    let worker = worker();
+    assert_ne!(worker, first);
     sasld.stop();
     wait_until("the end of sasld-pam", || !std::path::Path::new("/proc").join(&worker).exists());
 }

@@ -1,10 +1,11 @@
 //! `sasld-pam` with a PAM service of its own, in a folder of its own; and local users that exist for one test.
 
+use crate::support::log::Log;
 use sasld::credential::Password;
 use sasld::pam::code::Code;
 use sasld::pam::request::{Answer, Checked, FrameBuffer, Hello, Lane, Outcome, Ready, Request, Stage};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -87,9 +88,22 @@ impl PamServer {
 
     /// Starts it with the services in this folder.
     pub fn start_in(folder: Folder, arguments: &[&str]) -> Self {
+        Self::run(Command::new(env!("CARGO_BIN_EXE_sasld-pam")), folder, arguments)
+    }
+
+    /// Has it started by another program.
+    pub fn start_under(program: &[&str], stack: &str, arguments: &[&str]) -> Self {
+        let folder = Folder::new();
+        folder.write("sasld", stack);
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(env!("CARGO_BIN_EXE_sasld-pam"));
+        Self::run(command, folder, arguments)
+    }
+
+    fn run(mut command: Command, folder: Folder, arguments: &[&str]) -> Self {
         let (stream, theirs) = UnixStream::pair().expect("sockets");
         let log = File::create(folder.path().join("log")).expect("a log");
-        let process = Command::new(env!("CARGO_BIN_EXE_sasld-pam"))
+        let process = command
             .arg("--pam-dir")
             .arg(folder.path())
             .args(arguments)
@@ -251,26 +265,34 @@ impl Drop for PamServer {
 /// A `sasld-pam` that listens, as under systemd.
 pub struct Listening {
     process: Child,
+    /// What the running one logs.
+    pub log: Log,
     folder: Folder,
-    arguments: Vec<String>,
+    words: Vec<String>,
 }
 
 impl Listening {
     pub fn start(stack: &str, arguments: &[&str]) -> Self {
+        Self::start_under(&["env"], stack, arguments)
+    }
+
+    /// Has it started by another program, which must become it.
+    pub fn start_under(program: &[&str], stack: &str, arguments: &[&str]) -> Self {
         let folder = Folder::new();
         folder.write("sasld", stack);
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let process = Self::run(&folder, &arguments);
-        Self { process, folder, arguments }
+        let words = [program, &[env!("CARGO_BIN_EXE_sasld-pam")], arguments].concat();
+        let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+        let (process, log) = Self::run(&folder, &words);
+        Self { process, log, folder, words }
     }
 
     pub fn start_again(&mut self) {
-        self.process = Self::run(&self.folder, &self.arguments);
+        (self.process, self.log) = Self::run(&self.folder, &self.words);
     }
 
-    fn run(folder: &Folder, arguments: &[String]) -> Child {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_sasld-pam"))
-            .args(arguments)
+    fn run(folder: &Folder, words: &[String]) -> (Child, Log) {
+        let mut process = Command::new(&words[0])
+            .args(&words[1..])
             .arg("--listen")
             .arg(folder.path().join("sock"))
             .arg("--pam-dir")
@@ -279,10 +301,9 @@ impl Listening {
             .stderr(Stdio::piped())
             .spawn()
             .expect("sasld-pam");
-        let mut log = BufReader::new(process.stderr.take().expect("a pipe")).lines();
-        assert!(log.any(|line| line.expect("a line").contains("event=pam_ready")));
-        std::thread::spawn(move || log.for_each(drop));
-        process
+        let log = Log::follow(process.stderr.take().expect("a pipe"));
+        log.wait_for(&["event=pam_ready"]);
+        (process, log)
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -324,6 +345,16 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// As [`wait_until`], for something that comes to be.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let mut found = None;
+    wait_until(what, || {
+        found = look();
+        found.is_some()
+    });
+    found.expect("what was waited for")
 }
 
 /// Whether tests may make users. Says aloud when they may not.

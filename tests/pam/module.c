@@ -1,6 +1,6 @@
 /*
- * A PAM module that does what its user's name says: the password is "right", and some names bring calamities.
- * Built by the tests; of no other use.
+ * A PAM module that does what its user's name says, or its argument do=NAME: the password is "right", and some names
+ * bring calamities. The argument to=NAME changes the user's name. Built by the tests; of no other use.
  */
 #define _GNU_SOURCE
 #include <security/pam_ext.h>
@@ -47,8 +47,8 @@ int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **ar
 
     if (result != PAM_SUCCESS)
         return result;
-    snprintf(user, sizeof user, "%s", asked);
-    if (strcmp(user, "yes") == 0)
+    snprintf(user, sizeof user, "%s", argc > 0 && strncmp(argv[0], "do=", 3) == 0 ? argv[0] + 3 : asked);
+    if (strcmp(user, "yes") == 0 || strcmp(user, "asks-later") == 0)
         return PAM_SUCCESS;
     if (strncmp(user, "code", 4) == 0)
         return atoi(user + 4);
@@ -69,7 +69,11 @@ int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **ar
         converse(pamh, 1, PAM_TEXT_INFO, NULL, NULL, 0);
     }
 
-    if (strcmp(user, "hang") == 0) {
+    if (strcmp(user, "leave") == 0 && (setpgid(0, getpgid(getppid())) != 0 || setsid() == -1))
+        return PAM_SYSTEM_ERR;
+    if (strcmp(user, "hang-as-other") == 0 && setresuid(65534, 65534, 65534) != 0)
+        return PAM_SYSTEM_ERR;
+    if (strncmp(user, "hang", 4) == 0) {
         sigset_t all;
         sigfillset(&all);
         sigprocmask(SIG_BLOCK, &all, NULL);
@@ -92,15 +96,37 @@ int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **ar
     if (strcmp(user, "uid") == 0 && setresuid(65534, 65534, 65534) != 0)
         return PAM_SYSTEM_ERR;
     if (strcmp(user, "flood") == 0)
-        for (int line = 0; line < 100000; line++) {
-            fprintf(stderr, "line %d of very many\n", line);
-            printf("line %d of very many\n", line);
+        for (;;)
+            fprintf(stderr, "too much\n");
+    if (strcmp(user, "wordy") == 0) {
+        /* One MiB each, to the byte. */
+        for (int line = 0; line < 1 << 16; line++) {
+            fprintf(stderr, "line %9d.\n", line);
+            printf("line %9d.\n", line);
         }
+        fflush(stdout);
+    }
     if (strcmp(user, "leak") == 0) {
         memset(malloc(10 << 20), 1, 10 << 20);
         for (int i = 0; i < 10; i++)
             (void)!dup(2);
     }
+    if (strcmp(user, "huge") == 0) {
+        /* Touched, so that nobody can promise it without having it. */
+        char *memory = malloc(1u << 30);
+        if (memory == NULL)
+            return PAM_BUF_ERR;
+        memset(memory, 1, 1u << 30);
+    }
+    if (strcmp(user, "greedy") == 0)
+        for (;;) {
+            char *memory = malloc(10 << 20);
+            if (memory == NULL)
+                return PAM_BUF_ERR;
+            memset(memory, 1, 10 << 20);
+        }
+    if (argc > 0 && strncmp(argv[0], "to=", 3) == 0)
+        pam_set_item(pamh, PAM_USER, argv[0] + 3);
     if (strcmp(user, "rename") == 0)
         pam_set_item(pamh, PAM_USER, "somebody");
     if (strcmp(user, "rename-to-root") == 0)
@@ -135,5 +161,7 @@ int pam_sm_acct_mgmt(pam_handle_t *pamh, int flags, int argc, const char **argv)
 
     if (result == PAM_SUCCESS && strncmp(user, "account", 7) == 0)
         return atoi(user + 7);
+    if (result == PAM_SUCCESS && strcmp(user, "asks-later") == 0)
+        return converse(pamh, 1, PAM_PROMPT_ECHO_OFF, "Password: ", NULL, 0);
     return result;
 }

@@ -1,15 +1,20 @@
 //! The program around the stacks: its socket, its protocol, its end, and what it links.
 
-use crate::harness::{Folder, Listening, LocalUser, PamServer, can_make_users, module_stack, wait_until};
+use crate::harness::{
+    Folder, Listening, LocalUser, PATIENCE, PamServer, can_make_users, module_stack, wait_until,
+};
+use nix::sys::signal::Signal;
+use sasld::credential::Password;
 use sasld::pam::code::Code;
-use sasld::pam::request::{Hello, Lane, Outcome, Trouble};
-use std::io::Read;
+use sasld::pam::request::{Answer, Checked, FrameBuffer, Hello, Lane, Outcome, Request, Trouble};
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 fn links_libpam(program: &str) -> bool {
     let output = Command::new("ldd").arg(program).output().expect("ldd");
@@ -60,6 +65,89 @@ fn a_client_that_breaks_the_format_is_closed() {
     }
 }
 
+/// A xorshift generator: the same odd bytes in every run.
+struct Odd(u64);
+
+impl Odd {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % (below as u64)).expect("a small number")
+    }
+
+    fn byte(&mut self) -> u8 {
+        u8::try_from(self.next(256)).expect("a byte")
+    }
+}
+
+/// What a sasld that has been taken over could send: almost requests, with bytes changed, added and taken away.
+#[test]
+fn hostile_frames_end_in_an_answer_or_a_closed_connection_and_never_in_a_crash() {
+    let pam = Listening::start(&module_stack(), &["--min-uid=0", "--workers=1", "--peer=nobody"]);
+    let request = Request {
+        id: 7,
+        lane: Lane::Ordinary,
+        patience: Duration::from_secs(5),
+        user: "alice".to_owned(),
+        password: Arc::new(Password::new("right")),
+        rhost: "192.0.2.7".to_owned(),
+        tty: "submission".to_owned(),
+    };
+    let request = request.encode().expect("a possible request");
+    let mut odd = Odd(0x5a51_d000_0000_0001);
+    let (mut answered, mut closed) = (0, 0);
+    for round in 0..400 {
+        let mut frame = request.to_vec();
+        for _ in 0..=odd.next(3) {
+            let at = odd.next(frame.len());
+            match odd.next(4) {
+                0 => drop(frame.remove(at)),
+                1 => frame.insert(at, odd.byte()),
+                2 => frame[at] ^= 1 << odd.next(8),
+                _ => frame[at] = odd.byte(),
+            }
+        }
+        if round % 3 != 0 {
+            // With a length that fits, so that what is behind it is read.
+            let length = u32::try_from(frame.len().saturating_sub(4)).expect("a short frame");
+            frame.truncate(frame.len().max(4));
+            frame[..4].copy_from_slice(&length.to_be_bytes());
+        }
+        let mut stream = pam.connect();
+        stream.write_all(&frame).expect("a connection");
+        stream.shutdown(std::net::Shutdown::Write).expect("a connection");
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).expect("its end");
+        // The greeting, and sometimes more.
+        let greeting = 4 + usize::from(heard[3]);
+        if heard.len() > greeting { answered += 1 } else { closed += 1 }
+    }
+    assert!(closed > 100, "{answered} answered, {closed} closed");
+    assert!(!pam.log.text().contains("panic"), "{}", pam.log.text());
+    // Still the same process, and it still knows right from wrong.
+    for _ in 0..20 {
+        // Somebody who only looks.
+        drop(pam.connect());
+    }
+    let mut stream = pam.connect();
+    stream.write_all(&request).expect("a connection");
+    let mut buffer = FrameBuffer::default();
+    let mut frames = Vec::new();
+    while frames.len() < 2 {
+        let mut chunk = [0; 4_096];
+        let read = stream.read(&mut chunk).expect("an answer");
+        assert_ne!(read, 0);
+        buffer.extend(&chunk[..read]);
+        while let Some(frame) = buffer.next_frame().expect("a frame") {
+            frames.push(frame);
+        }
+    }
+    let Answer { outcome, .. } = Answer::decode(&frames[1]).expect("an answer");
+    assert!(matches!(outcome, Outcome::Checked(Checked { code: Code::SUCCESS, .. })), "{outcome:?}");
+    assert!(!pam.log.text().contains("Broken pipe"), "{}", pam.log.text());
+}
+
 #[test]
 fn a_child_killed_from_outside_is_replaced() {
     let mut pam = PamServer::start(&module_stack(), &["--min-uid=0", "--workers=1"]);
@@ -94,6 +182,13 @@ fn children_are_closed_to_others() {
     let limits = std::fs::read_to_string(proc.join("limits")).expect("its limits");
     let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).expect("the limit");
     assert_eq!(core.split_whitespace().collect::<Vec<_>>(), ["0", "0", "bytes"]);
+    let stat = std::fs::read_to_string(proc.join("stat")).expect("its numbers");
+    // pid (name) state ppid pgrp session tty_nr …
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let child = child.to_string();
+    assert_eq!(fields[2..5], [&child, &child, "0"], "a group and a session of its own, and no terminal");
+    let score = std::fs::read_to_string(proc.join("oom_score_adj")).expect("its score");
+    assert_eq!(score.trim(), "500");
     // What is not dumpable belongs to root in /proc.
     assert_eq!(std::fs::metadata(proc.join("mem")).expect("its memory").uid(), 0);
 }
@@ -182,6 +277,106 @@ fn a_child_that_may_not_read_hashes_does_not_call_passwords_wrong() {
     let outcome = child.ask(&user.name, "S3cret pass");
     assert!(matches!(outcome, Outcome::Undecided(Trouble::Rights, _)), "{outcome:?}");
     child.end();
+}
+
+/// What systemd is told, in the order it is.
+struct Manager {
+    socket: UnixDatagram,
+    _folder: Folder,
+}
+
+impl Manager {
+    fn new() -> (Self, String) {
+        let folder = Folder::new();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        (Self { socket, _folder: folder }, path.display().to_string())
+    }
+
+    fn hears(&self) -> String {
+        let mut message = [0; 256];
+        let length = self.socket.recv(&mut message).expect("a message");
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    }
+}
+
+#[test]
+fn systemd_hears_that_it_is_ready_alive_and_at_its_end() {
+    let (manager, path) = Manager::new();
+    let socket = format!("NOTIFY_SOCKET={path}");
+    let mut pam =
+        PamServer::start_under(&["env", &socket, "WATCHDOG_USEC=200000"], &module_stack(), &["--min-uid=0"]);
+    assert_eq!(manager.hears(), "READY=1\n");
+    let start = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(manager.hears(), "WATCHDOG=1\n");
+    }
+    // At once, and then every 100 ms.
+    assert!((250..2_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    // A child that hangs does not keep it from that, and is none of systemd's business.
+    pam.send("hang", b"right", Lane::Ordinary, Duration::from_millis(500));
+    for _ in 0..4 {
+        assert_eq!(manager.hears(), "WATCHDOG=1\n");
+    }
+    signal(pam.pid(), Signal::SIGTERM);
+    while manager.hears() != "STOPPING=1\n" {}
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = nix::unistd::Pid::from_raw(pid.try_into().expect("a pid"));
+    nix::sys::signal::kill(pid, signal).expect("a signal");
+}
+
+#[test]
+fn what_waits_at_sigterm_is_answered() {
+    let mut pam = PamServer::start(&module_stack(), &["--min-uid=0", "--workers=1"]);
+    assert!(matches!(pam.ask("alice", "right"), Outcome::Checked(_)));
+    let hangs = pam.send("hang", b"right", Lane::Ordinary, Duration::from_secs(10));
+    let waits = pam.send("alice", b"right", Lane::Ordinary, Duration::from_secs(10));
+    // Another lane, whose only child is not even started.
+    let quick = pam.send("alice", b"right", Lane::Express, Duration::from_secs(10));
+    assert_eq!(pam.receive().id, quick);
+    signal(pam.pid(), Signal::SIGTERM);
+    let mut answers = [pam.receive(), pam.receive()];
+    answers.sort_by_key(|answer| answer.id);
+    for (answer, id) in answers.into_iter().zip([hangs, waits]) {
+        assert_eq!(answer.id, id);
+        assert!(matches!(answer.outcome, Outcome::Undecided(Trouble::NoWorker, _)), "{:?}", answer.outcome);
+    }
+    assert_eq!(pam.frame(), None);
+}
+
+#[test]
+fn a_request_whose_child_is_just_being_started_at_sigterm_is_answered() {
+    let mut pam = PamServer::start(&module_stack(), &["--min-uid=0", "--workers=1"]);
+    let id = pam.send("alice", b"right", Lane::Express, Duration::from_secs(10));
+    signal(pam.pid(), Signal::SIGTERM);
+    assert_eq!(pam.receive().id, id);
+}
+
+#[test]
+fn without_descriptors_it_waits_and_does_not_spin() {
+    // Its own and those of two children leave room for a few connections.
+    let limit = ["sh", "-c", "ulimit -n 20; exec \"$0\" \"$@\""];
+    let pam = Listening::start_under(&limit, &module_stack(), &["--min-uid=0", "--workers=1"]);
+    let crowd: Vec<_> = (0..16).map(|_| pam.connect()).collect();
+    pam.log.wait_for(&["event=pam_not_accepted"]);
+    let before = processor_time(pam.pid());
+    std::thread::sleep(Duration::from_millis(500));
+    let used = processor_time(pam.pid()) - before;
+    assert!(used <= 5, "{used} hundredths of a second of {:?}", Duration::from_millis(500));
+    drop(crowd);
+    let mut length = [0; 4];
+    pam.connect().read_exact(&mut length).expect("a greeting");
+    assert_eq!(pam.log.text().matches("event=pam_not_accepted").count(), 1);
+}
+
+/// In ticks, which are hundredths of a second.
+fn processor_time(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("its numbers");
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
 }
 
 #[test]

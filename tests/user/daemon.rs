@@ -68,7 +68,7 @@ fn without_a_daemon_it_takes_effect_later() {
     let output = user(dir.path(), &["lock", "alice"], "");
     assert_eq!(code(&output), 0, "{}", err(&output));
     assert!(
-        out(&output).contains("sasld is not running; this takes effect when it starts"),
+        out(&output).contains("there is no running sasld; this takes effect when it starts"),
         "{}",
         out(&output)
     );

@@ -40,10 +40,11 @@ struct Call {
     nth: usize,
 }
 
-/// A user of the service's group, or nobody's, so that owner and ACL have to be carried over.
-fn put(place: &Place, contents: &str) {
+/// The file as it is before a command, of a group and with an ACL that have to be carried over; or no file.
+fn put(place: &Place, contents: Option<&str>) {
     let file = place.file();
     let _ = fs::remove_file(&file);
+    let Some(contents) = contents else { return };
     fs::write(&file, contents).unwrap();
     fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
     if rustix::process::geteuid().is_root() {
@@ -65,8 +66,11 @@ fn put(place: &Place, contents: &str) {
     let _ = rustix::fs::setxattr(&file, ACL, &acl, XattrFlags::empty());
 }
 
+/// Owner, group, mode and ACL.
+type Access = (u32, u32, u32, Option<Vec<u8>>);
+
 /// All that must stay.
-fn access(path: &Path) -> (u32, u32, u32, Option<Vec<u8>>) {
+fn access(path: &Path) -> Access {
     let metadata = fs::metadata(path).unwrap();
     let mut acl = vec![0; 1024];
     let acl = rustix::fs::getxattr(path, ACL, &mut acl).ok().map(|length| acl[..length].to_vec());
@@ -103,24 +107,28 @@ fn calls(place: &Place, arguments: &[&str]) -> Vec<Call> {
     calls.split_off(after_lock.expect("the lock is in the trace"))
 }
 
+/// What a command should come to.
+struct Change<'a> {
+    arguments: &'a [&'a str],
+    /// `None` if there is no file yet.
+    old: Option<&'a str>,
+    new: &'a str,
+}
+
 /// What a run came to, judged.
-fn judge(
-    place: &Place,
-    what: &str,
-    output: &Output,
-    old: &str,
-    new: &str,
-    before: &(u32, u32, u32, Option<Vec<u8>>),
-) {
-    let now = place.text();
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert!(now == old || now == new, "{what}: neither old nor new: {now}");
-    assert_eq!(access(&place.file()), *before, "{what}");
+fn judge(place: &Place, what: &str, output: &Output, change: &Change<'_>, expected: &Access) {
+    let now = fs::read_to_string(place.file()).ok();
+    let message = err(output);
+    let changed = now.as_deref() == Some(change.new);
+    assert!(changed || now.as_deref() == change.old, "{what}: neither old nor new: {now:?}");
+    if now.is_some() {
+        assert_eq!(access(&place.file()), *expected, "{what}");
+    }
     if output.status.signal() == Some(9) {
         return;
     }
     let code = output.status.code().unwrap_or_else(|| panic!("{what}: {}: {message}", output.status));
-    match (code, now == new) {
+    match (code, changed) {
         (0, changed) => assert!(changed, "{what}: success, and the old file: {message}"),
         (_, false) => assert!(message.starts_with("sasld: "), "{what}: {message}"),
         (_, true) => {
@@ -130,87 +138,99 @@ fn judge(
     }
 }
 
-/// Hits every call of this command.
-fn hit_every_call(arguments: &[&str], old: &str, new: &str) {
-    let place = Place::empty();
-    if !Command::new("strace")
-        .args(["-o", "/dev/null", "true"])
-        .output()
-        .is_ok_and(|output| output.status.success())
-    {
-        return not_tested("strace is missing or may not trace");
+/// Whether strace works here.
+fn can_trace() -> bool {
+    let tried = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
+    let works = tried.is_ok_and(|output| output.status.success());
+    if !works {
+        not_tested("strace is missing or may not trace");
     }
-    put(&place, old);
-    let calls = calls(&place, arguments);
-    assert_eq!(place.text(), new);
-    assert!(
-        calls.iter().any(|call| call.name == "flock")
-            && calls.iter().filter(|call| call.name == "fsync").count() == 2
-    );
-    put(&place, old);
-    let before = access(&place.file());
+    works
+}
+
+/// Hits every call of this command.
+fn hit_every_call(change: &Change<'_>) {
+    if !can_trace() {
+        return;
+    }
+    let place = Place::empty();
+    let is_new = || fs::read_to_string(place.file()).is_ok_and(|text| text == change.new);
+    put(&place, change.old);
+    let calls = calls(&place, change.arguments);
+    assert!(is_new());
+    let count = |name: &str| calls.iter().filter(|call| call.name == name).count();
+    assert_eq!((count("flock"), count("fsync"), count("rename")), (1, 2, 1), "{calls:?}");
+    if change.old.is_some() {
+        put(&place, change.old);
+    }
+    let expected = access(&place.file());
+    put(&place, change.old);
     let mut runs = 0;
-    let mut changed = 0;
+    let mut changes = 0;
     for Call { name, nth } in &calls {
         let errors = ERRORS.iter().map(|error| format!("error={error}"));
         let errors = errors.filter(|_| !NOT_FAILED.contains(&name.as_str()));
         for fault in errors.chain(["signal=KILL".to_owned()]) {
             let inject = format!("inject={name}:{fault}:when={nth}");
-            let trace = format!("trace={name}");
-            let output = strace(&place, &["-e", &trace, "-e", &inject], arguments);
-            judge(&place, &inject, &output, old, new, &before);
+            let output = strace(&place, &["-e", &format!("trace={name}"), "-e", &inject], change.arguments);
+            judge(&place, &inject, &output, change, &expected);
             runs += 1;
-            if place.text() == new {
-                changed += 1;
-                put(&place, old);
+            if is_new() {
+                changes += 1;
+                put(&place, change.old);
             }
             if !place.has_no_temporary() {
                 // What a killed writer left goes with the next rewrite.
-                let next = feed(place.command(arguments), b"new");
-                assert!(next.status.success() && place.text() == new, "{inject}: {}", err(&next));
+                let next = feed(place.command(change.arguments), b"new");
+                assert!(next.status.success() && is_new(), "{inject}: {}", err(&next));
                 assert!(place.has_no_temporary(), "{inject}");
-                put(&place, old);
+                put(&place, change.old);
             }
         }
     }
-    assert!(runs > 100 && changed > 10 && changed < runs, "{changed} of {runs}");
+    assert!(runs > 150 && changes > 10 && changes < runs, "{changes} of {runs}");
+    eprintln!("{runs} faults at {} calls", calls.len());
 }
 
 #[test]
 fn no_fault_in_passwd_loses_anything() {
     let old = format!("{ALICE}bob:{{PLAIN}}b:1:2::/home/bob\n");
     let new = old.replace("wonder", "new");
-    hit_every_call(&["passwd", "alice", "--password-stdin", "--scheme", "PLAIN"], &old, &new);
+    let arguments = &["passwd", "alice", "--password-stdin", "--scheme", "PLAIN"];
+    hit_every_call(&Change { arguments, old: Some(&old), new: &new });
 }
 
 #[test]
 fn no_fault_in_add_loses_anything() {
     let new = format!("{ALICE}bob:{{PLAIN}}new\n");
-    hit_every_call(&["add", "bob", "--password-stdin", "--scheme", "PLAIN"], ALICE, &new);
+    let arguments = &["add", "bob", "--password-stdin", "--scheme", "PLAIN"];
+    hit_every_call(&Change { arguments, old: Some(ALICE), new: &new });
+}
+
+#[test]
+fn no_fault_in_the_first_add_leaves_half_a_file() {
+    let arguments = &["add", "bob", "--password-stdin", "--scheme", "PLAIN"];
+    hit_every_call(&Change { arguments, old: None, new: "bob:{PLAIN}new\n" });
 }
 
 #[test]
 fn no_fault_in_remove_loses_anything() {
     let old = format!("{ALICE}bob:{{PLAIN}}b\n");
-    hit_every_call(&["remove", "bob"], &old, ALICE);
+    hit_every_call(&Change { arguments: &["remove", "bob"], old: Some(&old), new: ALICE });
 }
 
 #[test]
 fn no_fault_in_lock_loses_anything() {
     let new = ALICE.replace("wonder", "wonder::::::      nologin");
-    hit_every_call(&["lock", "alice"], ALICE, &new);
+    hit_every_call(&Change { arguments: &["lock", "alice"], old: Some(ALICE), new: &new });
 }
 
 #[test]
 fn a_failed_step_is_named() {
-    let place = Place::with(ALICE);
-    if !Command::new("strace")
-        .args(["-o", "/dev/null", "true"])
-        .output()
-        .is_ok_and(|output| output.status.success())
-    {
-        return not_tested("strace is missing or may not trace");
+    if !can_trace() {
+        return;
     }
+    let place = Place::empty();
     let arguments = ["passwd", "alice", "--password-stdin", "--scheme", "PLAIN"];
     for (call, errno, expected) in [
         ("fsync", "EIO", ".secrets.new: fsync: Input/output error"),
@@ -220,7 +240,7 @@ fn a_failed_step_is_named() {
         ("flock", "EIO", ".secrets.lock: flock: Input/output error"),
     ] {
         let (calls, when) = call.split_once(':').unwrap_or((call, "when=1"));
-        put(&place, ALICE);
+        put(&place, Some(ALICE));
         let inject = format!("inject={calls}:error={errno}:{when}");
         let output = strace(&place, &["-e", &format!("trace={calls}"), "-e", &inject], &arguments);
         assert_eq!(output.status.code(), Some(75), "{call}: {}", err(&output));

@@ -56,7 +56,7 @@ fn names_made_to_mislead_are_spelled_out() {
 fn a_reader_that_has_seen_enough_is_no_error_and_a_full_disk_is() {
     let many: String = (0..20_000).map(|n| format!("user{n}:{{PLAIN}}x\n")).collect();
     let place = Place::with(&many);
-    for arguments in [&["list"][..], &["list", "--json"]] {
+    for arguments in [&["list"][..], &["list", "--json"], &["export"]] {
         let program = place.command(arguments);
         let head = shell("{ \"$@\"; echo \"exit $?\" >&2; } | head -1", &program).output().unwrap();
         assert_eq!(err(&head), "exit 0\n");

@@ -12,6 +12,7 @@ mod faults;
 mod import;
 mod list;
 mod lock;
+mod manual;
 mod place;
 mod rewrites;
 mod terminal;

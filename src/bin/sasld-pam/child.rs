@@ -1,11 +1,11 @@
 //! One child as the supervisor sees it: started by running this program anew, spoken to over a socket that is its
 //! standard input, ended by SIGKILL.
 //!
-//! A child leads a process group of its own, so what its modules start dies with it. What it writes to standard error
-//! goes to the log in whole lines, a few at a time; the rest is read and counted, so that no module ever blocks on it.
+//! A child leads a session and process group of its own, so what its modules start dies with it, and no terminal reaches
+//! it. What it writes to standard error goes to the log in whole lines, a few at a time; the rest is read and counted, so
+//! that no module ever blocks on it.
 
-use crate::supervisor::Job;
-use nix::errno::Errno;
+use crate::pool::Job;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -37,6 +37,9 @@ const STDERR_PERIOD: Duration = Duration::from_secs(10);
 /// Longest line of standard error that is logged, in bytes.
 const STDERR_LINE_BYTES: usize = 256;
 
+/// Who writes more than this to standard error during one request is killed.
+const MAX_STDERR_BYTES: u64 = 1 << 20;
+
 /// How children are started.
 pub struct Launcher {
     /// What a child is told besides its lane.
@@ -53,6 +56,8 @@ pub struct Child {
     pub buffer: FrameBuffer,
     process: std::process::Child,
     served: u32,
+    /// Bytes of standard error since the last request was sent.
+    written: u64,
     chatter: Chatter,
 }
 
@@ -94,7 +99,6 @@ impl Launcher {
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .process_group(0)
             .spawn()?;
         let stderr = process.stderr.take();
         if let Some(stderr) = &stderr {
@@ -110,6 +114,7 @@ impl Launcher {
             buffer: FrameBuffer::default(),
             process,
             served: 0,
+            written: 0,
             chatter: Chatter::new(now),
         })
     }
@@ -119,6 +124,7 @@ impl Child {
     /// Hands over a request. A child whose socket does not take it is broken.
     pub fn send(&mut self, request: &Request) -> io::Result<()> {
         self.served += 1;
+        self.written = 0;
         self.channel.write_all(&request.encode().map_err(io::Error::other)?)
     }
 
@@ -151,10 +157,18 @@ impl Child {
         let mut chunk = [0; 16_384];
         match stderr.read(&mut chunk) {
             Ok(0) => self.stderr = None,
-            Ok(read) => self.chatter.add(&chunk[..read], self.process.id(), now),
+            Ok(read) => {
+                self.written += read as u64;
+                self.chatter.add(&chunk[..read], self.process.id(), now);
+            }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(_) => self.stderr = None,
         }
+    }
+
+    /// Whether it writes without end.
+    pub fn floods(&self) -> bool {
+        self.written > MAX_STDERR_BYTES
     }
 
     /// Whether its process has ended. It stays a zombie, so that its number is nobody else's when it is killed.
@@ -165,8 +179,8 @@ impl Child {
     }
 
     /// Kills it, with everything it started. `why` goes to the log, unless the end was planned.
-    pub fn kill(self, why: Option<&'static str>) -> Dying {
-        let mut dying = Dying { process: self.process, why };
+    pub fn kill(self, why: Option<&'static str>, now: Instant) -> Dying {
+        let mut dying = Dying { process: self.process, why, since: now };
         dying.kill();
         dying
     }
@@ -176,17 +190,18 @@ impl Child {
 pub struct Dying {
     process: std::process::Child,
     why: Option<&'static str>,
+    pub since: Instant,
 }
 
 impl Dying {
     fn kill(&mut self) {
         let worker = self.process.id();
+        // A module may have left the group, or become somebody else with it.
         let group = i32::try_from(worker).map(Pid::from_raw);
-        match group.map(|group| killpg(group, Signal::SIGKILL)) {
-            Ok(Ok(()) | Err(Errno::ESRCH)) => {}
-            // A module has become somebody else. Its channel is closed; more cannot be done without root.
-            Ok(Err(reason)) => error!(event = "pam_worker_not_killed", worker, %reason),
-            Err(_) => {}
+        let _ = group.map(|group| killpg(group, Signal::SIGKILL));
+        if let Err(reason) = self.process.kill() {
+            // Its channel is closed; more cannot be done with the rights there are.
+            error!(event = "pam_worker_not_killed", worker, %reason);
         }
     }
 

@@ -51,6 +51,8 @@ impl Client {
                 Ok(written) => drop(self.unread.drain(..written)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // He has gone, which reading will tell; whoever only looked whether somebody is here is not worth a line.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.unread.clear(),
                 Err(error) => {
                     self.broken = Some(error.to_string());
                     return;

@@ -1,8 +1,8 @@
 //! What PAM modules may ask: the password, as often as the settings allow, and the user's name.
 //!
 //! Anything else fails the conversation, and so does a prompt too many. What modules tell is kept for the log, up to
-//! a limit. The answers' copies inside the binding and in libpam are not wiped; the process is closed to others, dumps
-//! no core and does not live long.
+//! a limit. The binding copies an answer for libpam, which wipes that copy, and frees what it was given here without
+//! wiping it; the process is closed to others, dumps no core and does not live long.
 
 use core::ffi::CStr;
 use pam::{ConversationHandler, ErrorCode};

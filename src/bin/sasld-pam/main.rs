@@ -1,8 +1,8 @@
 //! `sasld-pam`: checks system passwords for sasld. The only program that links libpam, and the only one with a
 //! privilege; `sasld::pam` says which one, for whom, and what it refuses.
 //!
-//! - [`supervisor`] takes requests from sasld ([`client`]) and hands them to children ([`child`]). It runs no module
-//!   code, enforces the time, and starts children anew.
+//! - [`supervisor`] takes requests from sasld ([`client`]) and hands them to children ([`pool`], [`child`]). It runs no
+//!   module code, enforces the time, and starts children anew.
 //! - [`worker`] is what a child does, one request at a time: look at the guard rails ([`guard`]) and at the service's
 //!   file ([`stack`]), then ask PAM ([`conversation`], [`ffi`]).
 //!
@@ -15,13 +15,14 @@ mod client;
 mod conversation;
 mod ffi;
 mod guard;
+mod pool;
 mod stack;
 mod supervisor;
 mod worker;
 
 use clap::{Args, Parser, ValueEnum};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Group, Uid, User, chown, initgroups, setgid, setgroups, setuid};
+use nix::unistd::{Group, Uid, User, chown, initgroups, setgid, setgroups, setsid, setuid};
 use sasld::pam::Settings;
 use sasld::pam::request::{Lane, MAX_ITEM_BYTES};
 use sasld::telemetry;
@@ -35,6 +36,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use supervisor::{Entrance, Supervisor};
+use tracing::Level;
 
 /// sasld's user in the Debian package.
 const SASLD_USER: &str = "_sasld";
@@ -53,6 +55,9 @@ struct Arguments {
     /// Who may connect, besides root and this program's own user
     #[arg(long, value_name = "USER", default_value = SASLD_USER)]
     peer: String,
+    /// How much to log: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value_t = Level::INFO)]
+    log_level: Level,
     /// Become this user, with the group shadow besides his own groups
     #[arg(long, value_name = "USER")]
     user: Option<String>,
@@ -122,14 +127,14 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
         }
     };
-    let Arguments { settings, listen, peer, user, pam_dir, child } = arguments;
+    let Arguments { settings, listen, peer, log_level, user, pam_dir, child } = arguments;
     let settings = Settings::from(settings);
     let result = match child {
         Some(LaneArgument::Ordinary) => worker::run(&settings, Lane::Ordinary, pam_dir),
         Some(LaneArgument::Express) => worker::run(&settings, Lane::Express, pam_dir),
         None => passed
             .and_then(|passed| entrance(passed, listen.as_deref(), &peer))
-            .and_then(|entrance| supervise(&settings, entrance, user.as_deref(), pam_dir)),
+            .and_then(|entrance| supervise(&settings, entrance, log_level, user.as_deref(), pam_dir)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -184,9 +189,15 @@ fn bind(path: &Path, peer: &str) -> io::Result<UnixListener> {
 fn supervise(
     settings: &Settings,
     entrance: Entrance,
+    log_level: Level,
     user: Option<&str>,
     pam_dir: Option<PathBuf>,
 ) -> io::Result<()> {
+    if matches!(entrance, Entrance::Connection(_)) {
+        // sasld's terminal, if it has one, is none of ours: its signals and its end are for sasld. Whoever leads a group
+        // was started by somebody who wants to stop it from there.
+        let _ = setsid();
+    }
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     if let Some(name) = user {
@@ -199,7 +210,7 @@ fn supervise(
     }
     // Made first, for it blocks signals, and threads started later shall not get them.
     let supervisor = Supervisor::new(settings, entrance, child::Launcher { arguments })?;
-    let log = telemetry::start(tracing::Level::INFO)?;
+    let log = telemetry::start(log_level)?;
     let result = supervisor.run();
     log.flush(Duration::from_secs(1));
     result

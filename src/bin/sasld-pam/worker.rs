@@ -11,16 +11,16 @@
 use crate::conversation::Conversation;
 use crate::stack::{self, Stack};
 use crate::{ffi, guard};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{ResGid, ResUid, getgroups, getresgid, getresuid};
+use nix::unistd::{ResGid, ResUid, getgroups, getresgid, getresuid, setsid};
 use pam::{Context, Flag};
-use sasld::pam::Settings;
 use sasld::pam::code::Code;
 use sasld::pam::request::{
-    Answer, Checked, FrameBuffer, Lane, MAX_FRAME_BYTES, Outcome, Ready, Request, Stage, Trouble,
+    Answer, Checked, Exclusion, FrameBuffer, Lane, MAX_FRAME_BYTES, Outcome, Ready, Request, Stage, Trouble,
 };
+use sasld::pam::{SERVICE_FOLDERS, Settings};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -28,9 +28,17 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use zeroize::{Zeroize, Zeroizing};
 
-/// With more memory than this in use, a child is replaced: modules leak. The 24 children of the default pool stay under
-/// the `MemoryMax=` of the unit with it.
+/// With more memory than this in use after a request, a child is replaced: modules leak. The `MemoryMax=` of the unit has
+/// room for the 24 children of the default pool with it; `docs/pam.md` has the sum.
 const MAX_RESIDENT_BYTES: u64 = 40 << 20;
+
+/// The most memory that a child can have for data; see setrlimit(2). A module that wants more gets none and should say
+/// `PAM_BUF_ERR`, and one that takes no for no answer crashes; both are no verdict. It is that much because the dearest
+/// hash worth checking, yescrypt of cost 9, takes 256 MiB for a moment.
+const MAX_DATA_BYTES: u64 = 512 << 20;
+
+/// Who dies first when there is no memory left: a child, rather than the supervisor. See proc(5).
+const OOM_SCORE_ADJ: &str = "500";
 
 /// With this many more descriptors than it started with, a child is replaced.
 const MAX_LEAKED_DESCRIPTORS: usize = 32;
@@ -63,9 +71,16 @@ pub fn run(settings: &Settings, lane: Lane, folder: Option<PathBuf>) -> io::Resu
 /// Takes the channel from standard input, and makes the process what modules may run in.
 fn settle_in(lane: Lane) -> io::Result<UnixStream> {
     let channel = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // The supervisor did not make us the leader of a group, so this cannot fail but under a debugger.
+    let _ = setsid();
+    // Before the files in /proc become root's. Without /proc the kernel chooses by size, which is as good a guess.
+    let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    let (_, most) = getrlimit(Resource::RLIMIT_DATA)?;
+    let data = most.min(MAX_DATA_BYTES);
+    setrlimit(Resource::RLIMIT_DATA, data, data)?;
     // In process lists; a program run through /proc is called "exe".
     nix::sys::prctl::set_name(c"sasld-pam")?;
     // The supervisor has one thread, so this is about the process; a module that hangs would not notice its end.
@@ -91,7 +106,11 @@ impl Worker<'_> {
         let mut outcome = self.check(request);
         let now = Baseline::now();
         let mut last = now.resident > MAX_RESIDENT_BYTES
-            || now.descriptors > self.baseline.descriptors + MAX_LEAKED_DESCRIPTORS;
+            || now.descriptors > self.baseline.descriptors + MAX_LEAKED_DESCRIPTORS
+            // What has leaked comes back in no other way.
+            || matches!(&outcome, Outcome::Checked(checked) if checked.code == Code::BUF_ERR)
+            // A new child says when the service is good again.
+            || matches!(outcome, Outcome::Undecided(Trouble::NoService, _));
         if now.rights != self.baseline.rights {
             let text = "a module changed the user or group of the process".to_owned();
             outcome = Outcome::Undecided(Trouble::Rights, text);
@@ -104,19 +123,22 @@ impl Worker<'_> {
         if let Err(outcome) = guard::admit(self.settings, &request.user) {
             return outcome;
         }
-        let Some(file) = self.file() else {
-            return Outcome::Undecided(Trouble::NoService, self.no_file());
+        let stack = match self.stack() {
+            Ok(stack) => stack,
+            Err(reason) => return Outcome::Undecided(Trouble::NoService, reason),
         };
         let checked = self.ask(request);
-        if checked.code == Code::AUTH_ERR && Stack::read(&file).lacks_shadow() {
+        if checked.code == Code::AUTH_ERR && stack.lacks_shadow() {
             let text = "pam_unix.so may not read /etc/shadow, so its no means nothing".to_owned();
             return Outcome::Undecided(Trouble::Rights, text);
         }
         if checked.code == Code::SUCCESS && checked.user != request.user.as_bytes() {
             // Somebody else logs in, so the rails are there for him.
             let other = String::from_utf8_lossy(&checked.user);
-            if let Err(outcome) = guard::admit(self.settings, &other) {
-                return outcome;
+            match guard::admit(self.settings, &other) {
+                Ok(()) => {}
+                Err(Outcome::Excluded(_)) => return Outcome::Excluded(Exclusion::NewName),
+                Err(outcome) => return outcome,
             }
         }
         Outcome::Checked(checked)
@@ -130,19 +152,25 @@ impl Worker<'_> {
             Ok(context) => context,
             Err(error) => return not_started(request, error.code()),
         };
+        let mut asked = false;
         let (stage, result) = match self.prepare(&mut context, request) {
             Err(code) => (Stage::Start, Err(code)),
-            Ok(()) => match context.authenticate(FLAGS) {
-                Err(error) => (Stage::Authenticate, Err(error.code())),
-                Ok(()) => (Stage::Account, context.acct_mgmt(FLAGS).map_err(|error| error.code())),
-            },
+            Ok(()) => {
+                let authenticated = context.authenticate(FLAGS).map_err(|error| error.code());
+                // What the account phase asks for proves nothing: it does not look at passwords.
+                asked = context.conversation().asked;
+                match authenticated {
+                    Err(code) => (Stage::Authenticate, Err(code)),
+                    Ok(()) => (Stage::Account, context.acct_mgmt(FLAGS).map_err(|error| error.code())),
+                }
+            }
         };
         let user = ffi::user(&context);
         let conversation = context.conversation();
         Checked {
             stage,
             code: result.map_or_else(to_code, |()| Code::SUCCESS),
-            asked: conversation.asked,
+            asked,
             asked_more: conversation.asked_more,
             user,
             text: conversation.text.clone(),
@@ -168,20 +196,25 @@ impl Worker<'_> {
         ffi::refuse_delays(context)
     }
 
-    fn file(&self) -> Option<PathBuf> {
-        stack::file_of(&self.settings.service, self.folder.as_deref())
-    }
-
-    fn no_file(&self) -> String {
-        let folder = self.folder.as_deref().unwrap_or(Path::new("/etc/pam.d"));
-        format!("{} does not exist", folder.join(&self.settings.service).display())
+    /// The service as it is configured now, or what keeps it from being one.
+    fn stack(&self) -> Result<Stack, String> {
+        let Settings { service, .. } = self.settings;
+        let Some(file) = stack::file_of(service, self.folder.as_deref()) else {
+            let folder = self.folder.as_deref().unwrap_or(Path::new(SERVICE_FOLDERS[0]));
+            return Err(format!("{} does not exist", folder.join(service).display()));
+        };
+        let stack = Stack::read(&file);
+        match stack.lacks_phase() {
+            None => Ok(stack),
+            Some(phase) => Err(format!(
+                "{} has no module for {phase}; libpam would take the service \"other\" for it",
+                file.display()
+            )),
+        }
     }
 
     fn complaint(&self) -> String {
-        match self.file() {
-            None => self.no_file(),
-            Some(file) => Stack::read(&file).complaint(nix::unistd::geteuid().is_root()),
-        }
+        self.stack().map_or_else(|reason| reason, |stack| stack.complaint())
     }
 }
 

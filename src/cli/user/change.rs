@@ -67,9 +67,10 @@ pub(super) fn add(
     let field = verifiers.encode();
     let edited = rewrite(settings, Missing::Create, |editor| {
         // Somebody may have been faster.
-        match (editor.has(&name), args.update) {
-            (true, true) => editor.set_password(&name, field.as_bytes())?,
-            (true, false) if args.if_missing => return Ok(None),
+        let exists = editor.has(&name);
+        match exists {
+            true if args.update => editor.set_password(&name, field.as_bytes())?,
+            true if args.if_missing => return Ok(None),
             _ => editor.add(&name, field.as_bytes())?,
         }
         Ok(Some(exists))

@@ -43,7 +43,7 @@ impl fmt::Display for Followed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InForce => f.write_str("in force in the running sasld"),
-            Self::NotRunning => f.write_str("sasld is not running; this takes effect when it starts"),
+            Self::NotRunning => f.write_str("there is no running sasld; this takes effect when it starts"),
             Self::Rejected(reason) => {
                 write!(f, "the file was written, but the running sasld does not use it: {reason}")
             }

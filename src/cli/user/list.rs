@@ -15,13 +15,12 @@ use crate::secrets::{self, Entry, Problem, Secrets};
 
 pub(super) fn run(settings: &UserSettings<'_>, voice: &mut Voice<'_>) -> Result<Exit, UserError> {
     let secrets = load(settings)?;
-    let printed =
-        if voice.json { as_json(&secrets, settings, voice) } else { as_text(&secrets, settings, voice) };
-    match printed {
-        // Whoever read our output has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Yes),
-        printed => Ok(printed.map(|()| Exit::Yes)?),
+    if voice.json {
+        as_json(&secrets, settings, voice)?;
+    } else {
+        as_text(&secrets, settings, voice)?;
     }
+    Ok(Exit::Yes)
 }
 
 fn as_text(secrets: &Secrets, settings: &UserSettings<'_>, voice: &mut Voice<'_>) -> io::Result<()> {

@@ -19,6 +19,7 @@ mod show;
 mod verify;
 mod voice;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -121,7 +122,7 @@ pub fn run(
     voice: &mut Voice<'_>,
     prompt: &mut dyn PasswordPrompt,
 ) -> Result<Exit, UserError> {
-    match command {
+    let result = match command {
         UserCommand::Add(args) => change::add(args, settings, voice, prompt),
         UserCommand::Passwd(args) => change::passwd(args, settings, voice, prompt),
         UserCommand::Remove(args) => change::remove(args, settings, voice),
@@ -133,6 +134,12 @@ pub fn run(
         UserCommand::Edit => edit::run(settings, voice, prompt),
         UserCommand::Import(args) => import::run(args, settings, voice),
         UserCommand::Export(args) => export::run(args, settings, voice),
+    };
+    let reads = matches!(command, UserCommand::List | UserCommand::Show(_) | UserCommand::Export(_));
+    match result {
+        // Whoever read our output has seen enough.
+        Err(UserError::Output(error)) if reads && error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Yes),
+        result => result,
     }
 }
 
@@ -146,6 +153,7 @@ fn rewrite<T>(
         path: settings.path,
         lowercase: settings.names.lowercase,
         missing,
+        readers: settings.trust.service_group(),
         wait: LOCK_WAIT,
         waiting: &voice::waiting,
     };

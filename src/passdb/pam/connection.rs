@@ -3,14 +3,19 @@
 //! There are never more requests on the way than there are workers; `sasld-pam` says how many in its greeting. When
 //! the connection is lost, the requests on the way have no verdict. When it cannot be made, nobody waits: everything in
 //! the queues has no verdict, and so has everything asked until it is there again; it is tried again after a pause
-//! that grows from 0.1 to 5 seconds. An answer that is overdue means that `sasld-pam` itself has stopped.
+//! that grows from 0.1 to 5 seconds. An answer that is overdue means that `sasld-pam` itself has stopped. A `sasld-pam`
+//! that sasld has started is started again, which needs root; without it, the socket is tried from then on.
 
 use super::{Entrance, Health, Job, Settings, Shared};
 use crate::pam::request::{Answer, FrameBuffer, Hello, Lane, MAX_FRAME_BYTES, Outcome, Request, Trouble};
+use crate::passdb::fair_queue::Prefix;
+use crate::sasl::Name;
+use crate::session::Moment;
 use core::time::Duration;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
@@ -29,18 +34,17 @@ const OVERDUE: Duration = Duration::from_secs(1);
 
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>, settings: Settings, entrance: Entrance) {
-    let mut started = match entrance {
-        Entrance::Socket => None,
-        Entrance::Started(stream) => Some(stream),
+    let (mut started, mut start) = match entrance {
+        Entrance::Socket => (None, None),
+        Entrance::Started(stream, start) => (Some(stream), Some(start)),
     };
-    let only_once = started.is_some();
     let mut pause = FIRST_PAUSE;
     let mut trouble = String::new();
     loop {
+        let was_started = started.is_some();
         match connect(started.take(), &settings).await {
-            Ok(connection) => {
+            Ok(mut connection) => {
                 info!(event = "pam_connected", workers = connection.free(Lane::Ordinary));
-                pause = FIRST_PAUSE;
                 trouble.clear();
                 let workers = connection.limits.iter().sum();
                 {
@@ -51,6 +55,12 @@ pub(super) async fn run(shared: Arc<Shared>, settings: Settings, entrance: Entra
                 let reason = connection.serve(&shared).await;
                 shared.lock().health = Health { workers, ..Health::of(&reason) };
                 warn!(event = "pam_disconnected", %reason);
+                if connection.has_answered {
+                    pause = FIRST_PAUSE;
+                } else if pause > FIRST_PAUSE {
+                    // It greets and leaves, again and again. Nobody waits for that.
+                    shared.lock().go_down();
+                }
             }
             Err(reason) => {
                 shared.lock().health = Health::of(&reason);
@@ -60,24 +70,20 @@ pub(super) async fn run(shared: Arc<Shared>, settings: Settings, entrance: Entra
                     error!(event = "pam_unavailable", %socket, reason, hint = "is sasld-pam running? docs/pam.md");
                     trouble = reason;
                 }
-                {
-                    let mut state = shared.lock();
-                    state.down = true;
-                    state.clear();
-                }
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                shared.lock().go_down();
             }
         }
-        if only_once {
-            error!(
-                event = "pam_gone",
-                hint = "sasld started sasld-pam, and must be restarted to start it again"
-            );
-            let mut state = shared.lock();
-            state.down = true;
-            state.clear();
-            return;
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        if was_started && let Some(again) = &mut start {
+            match again() {
+                Ok(stream) => started = Some(stream),
+                Err(reason) => {
+                    let hint = "sasld had started it and cannot start another; it goes on with the socket";
+                    error!(event = "pam_gone", %reason, hint);
+                    shared.started.store(false, Ordering::Relaxed);
+                }
+            }
         }
     }
 }
@@ -106,6 +112,7 @@ async fn connect(
         on_the_way: HashMap::new(),
         limits: [0, 0],
         last_id: 0,
+        has_answered: false,
     };
     let hello = timeout(HELLO_PATIENCE, connection.hello()).await;
     let Hello { ordinary, express, settings: theirs } =
@@ -131,11 +138,14 @@ struct Connection {
     /// Workers in the ordinary and in the express lane.
     limits: [usize; 2],
     last_id: u64,
+    has_answered: bool,
 }
 
 struct OnTheWay {
     /// Whose worker it has.
     lane: Lane,
+    user: Name,
+    from: (Prefix, Moment),
     deadline: Instant,
     reply: oneshot::Sender<Outcome>,
 }
@@ -162,7 +172,7 @@ impl Connection {
     }
 
     /// Works until the connection ends, and says why it did.
-    async fn serve(mut self, shared: &Shared) -> io::Error {
+    async fn serve(&mut self, shared: &Shared) -> io::Error {
         loop {
             if let Err(error) = self.send_what_waits(shared).await {
                 return error;
@@ -174,7 +184,7 @@ impl Connection {
                 // What has come is read before anything is called late.
                 biased;
                 read = self.read() => {
-                    if let Err(error) = read.and_then(|()| self.take_answers()) {
+                    if let Err(error) = read.and_then(|()| self.take_answers(shared)) {
                         return error;
                     }
                 }
@@ -211,7 +221,7 @@ impl Connection {
 
     async fn send(&mut self, job: Job, lane: Lane) -> io::Result<()> {
         self.last_id += 1;
-        let Job { user, password, rhost, tty, deadline, reply } = job;
+        let Job { user, from, password, rhost, tty, deadline, reply } = job;
         let request = Request {
             id: self.last_id,
             lane,
@@ -229,18 +239,20 @@ impl Connection {
                 return Ok(());
             }
         };
-        self.on_the_way.insert(self.last_id, OnTheWay { lane, deadline, reply });
+        self.on_the_way.insert(self.last_id, OnTheWay { lane, user, from, deadline, reply });
         self.stream.write_all(&frame).await
     }
 
-    fn take_answers(&mut self) -> io::Result<()> {
+    fn take_answers(&mut self, shared: &Shared) -> io::Result<()> {
         while let Some(frame) = self.buffer.next_frame().map_err(io::Error::other)? {
             let Answer { id, outcome, .. } = Answer::decode(&frame).map_err(io::Error::other)?;
             let Some(request) = self.on_the_way.remove(&id) else {
                 return Err(io::Error::other("answer to nothing"));
             };
-            // He may have given up.
-            let _ = request.reply.send(outcome);
+            self.has_answered = true;
+            if let Err(outcome) = request.reply.send(outcome) {
+                shared.lock().answered_in_vain(&request.user, request.from, &outcome);
+            }
         }
         Ok(())
     }

@@ -16,15 +16,17 @@ use super::Finding;
 use super::fair_queue::{FairQueue, Prefix};
 use super::trail::Passed;
 use crate::credential::Password;
-use crate::pam::request::{Lane, MAX_ITEM_BYTES, Outcome, Trouble};
+use crate::pam::code::Code;
+use crate::pam::request::{Lane, Outcome, Trouble, is_tty, is_user};
 use crate::pam::{self, MAX_PASSWORD_BYTES};
 use crate::sasl::{Name, NameRules, Outage, Question};
 use crate::session::{Moment, Origin};
 use core::time::Duration;
 use standing::{Standing, Standings};
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
@@ -54,16 +56,17 @@ pub struct Settings {
 pub enum Entrance {
     /// At [`Settings::socket`].
     Socket,
-    /// We started it, and this is the only connection there will ever be.
-    Started(UnixStream),
+    /// We started it, this is the connection, and this may start another one when it has ended.
+    Started(UnixStream, Start),
 }
+
+/// Starts `sasld-pam` anew.
+pub type Start = Box<dyn FnMut() -> io::Result<UnixStream> + Send>;
 
 /// See the module's head.
 pub struct Pam {
     settings: Settings,
     names: NameRules,
-    /// Started by us, who may not be able to do so again.
-    started: bool,
     shared: Arc<Shared>,
     connection: AbortHandle,
 }
@@ -74,6 +77,8 @@ struct Shared {
     patience: AtomicU64,
     /// There is something to send.
     wake: Notify,
+    /// Started by us, who may not be able to do so again.
+    started: AtomicBool,
 }
 
 struct State {
@@ -104,6 +109,8 @@ pub struct Health {
 /// A question on its way.
 struct Job {
     user: Name,
+    /// Where it comes from, and when it came.
+    from: (Prefix, Moment),
     password: Arc<Password>,
     rhost: String,
     tty: String,
@@ -127,11 +134,11 @@ impl Pam {
             health: Health::default(),
         };
         let patience = AtomicU64::new(millis(deadline));
-        let shared = Arc::new(Shared { state: Mutex::new(state), patience, wake: Notify::new() });
-        let started = matches!(entrance, Entrance::Started(_));
+        let started = AtomicBool::new(matches!(entrance, Entrance::Started(..)));
+        let shared = Arc::new(Shared { state: Mutex::new(state), patience, wake: Notify::new(), started });
         let task = connection::run(Arc::clone(&shared), settings.clone(), entrance);
         let connection = tokio::spawn(task).abort_handle();
-        Self { settings, names, started, shared, connection }
+        Self { settings, names, shared, connection }
     }
 
     /// What the configuration says about it.
@@ -157,7 +164,7 @@ impl Pam {
     /// Whether it cannot be replaced by one with these settings while we run: its `sasld-pam` would be gone for good.
     #[must_use]
     pub fn must_stay(&self, settings: &Settings) -> bool {
-        self.started && self.settings.socket == settings.socket
+        self.shared.started.load(Ordering::Relaxed) && self.settings.socket == settings.socket
     }
 
     /// Changes the time after which a question has no verdict.
@@ -170,6 +177,9 @@ impl Pam {
             // PAM never tells a password, so it cannot say what a response should be.
             return Finding::Passed(Passed::Mechanism);
         };
+        if !is_user(name.as_str()) {
+            return Finding::NotFound;
+        }
         if password.len() > MAX_PASSWORD_BYTES || !password.is_possible() {
             // Nobody's here. Another passdb may have room for it.
             return Finding::Passed(Passed::Password);
@@ -179,10 +189,13 @@ impl Pam {
             Ok(outcome) => outcome,
             Err(outage) => return Finding::Out(outage),
         };
+        if let Outcome::Undecided(Trouble::Timeout | Trouble::Crashed, _) = &outcome {
+            self.shared.lock().standings.kept_a_worker(prefix, now);
+        }
         let finding = verdict::finding(outcome, name, &self.settings, &self.names);
         match &finding {
             finding if verdict::is_yes(finding) => self.shared.lock().standings.logged_in(name, prefix, now),
-            Finding::Found(_) => self.shared.lock().standings.refused(prefix, now),
+            Finding::Found(_) => self.shared.lock().standings.refused(name, prefix, now),
             // Cost no hash, and may be right for the next passdb; or says nothing.
             Finding::Closed(..) | Finding::NotFound | Finding::Passed(_) | Finding::Out(_) => {}
         }
@@ -209,6 +222,7 @@ impl Pam {
             let standing = state.standings.of(name, prefix, now);
             let job = Job {
                 user: name.clone(),
+                from: (prefix, now),
                 password: Arc::clone(password),
                 rhost: origin.remote.map(|address| address.to_canonical().to_string()).unwrap_or_default(),
                 tty: tty(&origin.service),
@@ -277,8 +291,21 @@ impl State {
         self.guessers.pop().or_else(|| self.strangers.pop())
     }
 
-    /// Tells everybody who waits that there is no verdict.
-    fn clear(&mut self) {
+    /// There is an answer, and nobody waits for it: he gave up, or it is too late. It has kept a worker.
+    fn answered_in_vain(&mut self, user: &Name, (prefix, asked): (Prefix, Moment), outcome: &Outcome) {
+        match outcome {
+            Outcome::Checked(checked) if checked.code == Code::SUCCESS => {}
+            Outcome::Checked(_) => self.standings.refused(user, prefix, asked),
+            Outcome::Undecided(Trouble::Timeout | Trouble::Crashed, _) => {
+                self.standings.kept_a_worker(prefix, asked);
+            }
+            Outcome::Excluded(_) | Outcome::Undecided(..) => {}
+        }
+    }
+
+    /// From now on nobody waits, and everybody who does hears that there is no verdict.
+    fn go_down(&mut self) {
+        self.down = true;
         for queue in [&mut self.known, &mut self.strangers, &mut self.guessers] {
             while queue.pop().is_some() {}
         }
@@ -294,13 +321,8 @@ impl Job {
 
 /// The mail server's service as a terminal's name, which modules compare and log.
 fn tty(service: &[u8]) -> String {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    match std::str::from_utf8(service) {
-        Ok(name) if (1..=MAX_ITEM_BYTES).contains(&name.len()) && service.iter().all(plain) => {
-            name.to_owned()
-        }
-        Ok(_) | Err(_) => DEFAULT_TTY.to_owned(),
-    }
+    let name = if is_tty(service) { service } else { DEFAULT_TTY.as_bytes() };
+    String::from_utf8_lossy(name).into_owned()
 }
 
 fn millis(duration: Duration) -> u64 {

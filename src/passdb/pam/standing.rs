@@ -3,6 +3,10 @@
 //! Whoever logged in from a network lately is served before strangers, and a network from which no wrong password has
 //! come lately before one that guesses. So somebody who logs in from a new place waits for nobody but others like him.
 //!
+//! What costs a worker as much as a wrong password counts like one: an attempt that nobody waited for to the end, that
+//! took too long, or that a worker did not survive. And who is refused [`STRIKES`] times in a row is known no longer:
+//! somebody with one account could otherwise keep the workers of those who are.
+//!
 //! Nothing but keyed hashes of names and networks is kept, and of passwords nothing at all; it lives in memory and is
 //! gone at the end of the process.
 
@@ -10,15 +14,22 @@ use crate::passdb::fair_queue::Prefix;
 use crate::sasl::Name;
 use crate::session::Moment;
 use core::time::Duration;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, RandomState};
 
 /// Logins are remembered for one to two weeks, and networks that guess for ten to twenty minutes.
 const LOGIN_AGE: Duration = Duration::from_secs(7 * 24 * 3_600);
 const REFUSAL_AGE: Duration = Duration::from_secs(600);
 
+/// So many refusals in a row, without a login between them, and a known user is a stranger again until his next login. A
+/// hand that mistypes gets it right by then; a program with an old password does not, and has no need to be fast.
+const STRIKES: u8 = 5;
+
 /// Things in one generation; two generations take some 2 MiB.
 const GENERATION: usize = 50_000;
+
+/// Most users whose refusals are counted: those who can be known.
+const MAX_STRUCK: usize = 2 * GENERATION;
 
 /// How somebody is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +38,7 @@ pub enum Standing {
     Known,
     /// Nothing is known of him, and nothing bad of his network.
     Stranger,
-    /// A wrong password came from his network lately.
+    /// A wrong password came from his network lately, or something that cost as much.
     Guesser,
 }
 
@@ -36,6 +47,8 @@ pub struct Standings {
     hasher: RandomState,
     logins: Recent,
     refusals: Recent,
+    /// Refusals since the last login, of those who are known.
+    strikes: HashMap<u64, u8>,
 }
 
 impl Default for Standings {
@@ -44,6 +57,7 @@ impl Default for Standings {
             hasher: RandomState::new(),
             logins: Recent::new(LOGIN_AGE),
             refusals: Recent::new(REFUSAL_AGE),
+            strikes: HashMap::new(),
         }
     }
 }
@@ -66,11 +80,31 @@ impl Standings {
         if prefix != Prefix::Unknown {
             let login = self.hash((name, prefix));
             self.logins.insert(login, now);
+            self.strikes.remove(&login);
         }
     }
 
-    /// A login from there was refused.
-    pub fn refused(&mut self, prefix: Prefix, now: Moment) {
+    /// A login was refused, or nobody waited for its end.
+    pub fn refused(&mut self, name: &Name, prefix: Prefix, now: Moment) {
+        self.kept_a_worker(prefix, now);
+        let login = self.hash((name, prefix));
+        if !self.logins.contains(login, now) {
+            return;
+        }
+        if self.strikes.len() >= MAX_STRUCK {
+            // Those whose logins were forgotten meanwhile are among them. The others begin anew.
+            self.strikes.clear();
+        }
+        let strikes = self.strikes.entry(login).or_default();
+        *strikes += 1;
+        if *strikes >= STRIKES {
+            self.strikes.remove(&login);
+            self.logins.remove(login);
+        }
+    }
+
+    /// A login took too long, or its worker died. That can be the stack's fault, so it costs nobody his good name.
+    pub fn kept_a_worker(&mut self, prefix: Prefix, now: Moment) {
         let network = self.hash(prefix);
         self.refusals.insert(network, now);
     }
@@ -97,6 +131,11 @@ impl Recent {
     fn insert(&mut self, hash: u64, now: Moment) {
         self.forget(now);
         self.young.insert(hash);
+    }
+
+    fn remove(&mut self, hash: u64) {
+        self.young.remove(&hash);
+        self.old.remove(&hash);
     }
 
     fn contains(&mut self, hash: u64, now: Moment) -> bool {
@@ -148,10 +187,43 @@ mod tests {
     fn a_refusal_counts_for_the_network_but_not_for_those_who_are_known_there() {
         let mut standings = Standings::default();
         standings.logged_in(&name("alice"), HOME, at(0));
-        standings.refused(HOME, at(0));
+        standings.refused(&name("alice"), HOME, at(0));
         assert_eq!(standings.of(&name("alice"), HOME, at(1)), Standing::Known);
         assert_eq!(standings.of(&name("bob"), HOME, at(1)), Standing::Guesser);
         assert_eq!(standings.of(&name("bob"), HOME, at(1_300)), Standing::Stranger);
+    }
+
+    #[test]
+    fn what_keeps_a_worker_counts_for_the_network_and_against_nobodys_name() {
+        let mut standings = Standings::default();
+        standings.logged_in(&name("alice"), HOME, at(0));
+        for _ in 0..2 * STRIKES {
+            standings.kept_a_worker(HOME, at(0));
+        }
+        assert_eq!(standings.of(&name("alice"), HOME, at(1)), Standing::Known);
+        assert_eq!(standings.of(&name("bob"), HOME, at(1)), Standing::Guesser);
+    }
+
+    #[test]
+    fn who_is_refused_again_and_again_is_known_no_longer_until_his_next_login() {
+        let mut standings = Standings::default();
+        standings.logged_in(&name("alice"), HOME, at(0));
+        for _ in 1..STRIKES {
+            standings.refused(&name("alice"), HOME, at(0));
+        }
+        // Somebody else's refusals are his own business.
+        standings.refused(&name("bob"), HOME, at(0));
+        standings.refused(&name("alice"), CAFE, at(0));
+        assert_eq!(standings.of(&name("alice"), HOME, at(1)), Standing::Known);
+        standings.logged_in(&name("alice"), HOME, at(2));
+        for _ in 0..STRIKES {
+            assert_eq!(standings.of(&name("alice"), HOME, at(3)), Standing::Known);
+            standings.refused(&name("alice"), HOME, at(3));
+        }
+        assert_eq!(standings.of(&name("alice"), HOME, at(4)), Standing::Guesser);
+        standings.logged_in(&name("alice"), HOME, at(5));
+        assert_eq!(standings.of(&name("alice"), HOME, at(6)), Standing::Known);
+        assert!(standings.strikes.is_empty());
     }
 
     #[test]

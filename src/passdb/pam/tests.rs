@@ -56,7 +56,10 @@ impl Fake {
             user: request.user.clone().into_bytes(),
             text: String::new(),
         };
-        let answer = Answer { id: request.id, outcome: Outcome::Checked(checked), last: false };
+        self.send(Answer { id: request.id, outcome: Outcome::Checked(checked), last: false }).await;
+    }
+
+    async fn send(&mut self, answer: Answer) {
         self.stream.write_all(&answer.encode()).await.unwrap();
     }
 
@@ -143,6 +146,11 @@ async fn what_pam_can_never_answer_is_passed_on_and_not_asked() {
         let finding = ask_from(&pam, "alice", password, "192.0.2.7").await.unwrap();
         assert!(matches!(finding, Finding::Passed(Passed::Password)), "{finding:?}");
     }
+    // The rules of names can be such that a name has one; no system user has.
+    let name = NameRules::new("", true).canonical(b"a/b").unwrap();
+    let question = Question::VerifyPassword(name, Arc::new(Password::new("s3cret")));
+    let origin = Origin { service: Arc::from(&b""[..]), remote: None, secured: Secured::Yes };
+    assert!(matches!(pam.find(&question, &origin, NOW).await, Finding::NotFound));
     let name = NameRules::default().canonical(b"alice").unwrap();
     let origin = Origin { service: Arc::from(&b""[..]), remote: None, secured: Secured::Yes };
     let finding = pam.find(&Question::LookupCramMd5(name), &origin, NOW).await;
@@ -212,6 +220,73 @@ async fn networks_that_guess_wait_behind_those_that_do_not_but_not_for_ever() {
     assert_eq!(served.iter().collect::<String>(), "abbbabbba");
 }
 
+/// How alice would be served, from where `ask` asks.
+fn standing(pam: &Pam, user: &str) -> Standing {
+    let name = NameRules::default().canonical(user.as_bytes()).unwrap();
+    pam.shared.lock().standings.of(&name, Prefix::from("192.0.2.7".parse().ok()), NOW)
+}
+
+#[tokio::test]
+async fn an_attempt_that_keeps_a_worker_counts_like_a_refusal_even_if_nobody_waits_for_it() {
+    for trouble in [Trouble::Timeout, Trouble::Crashed] {
+        let (pam, mut fake, _place) = both(1, 1).await;
+        let asked = ask(&pam, "alice");
+        let request = fake.request().await.unwrap();
+        fake.send(Answer {
+            id: request.id,
+            outcome: Outcome::Undecided(trouble, String::new()),
+            last: false,
+        })
+        .await;
+        assert!(matches!(asked.await.unwrap(), Finding::Out(_)));
+        assert_eq!(standing(&pam, "alice"), Standing::Guesser);
+    }
+    // He goes away before the answer comes.
+    for (code, expected) in [(Code::AUTH_ERR, Standing::Guesser), (Code::SUCCESS, Standing::Stranger)] {
+        let (pam, mut fake, _place) = both(1, 1).await;
+        let asked = ask(&pam, "alice");
+        let request = fake.request().await.unwrap();
+        asked.abort();
+        assert!(asked.await.is_err());
+        fake.answer(&request, code).await;
+        let next = ask_from(&pam, "bob", b"s3cret", "198.51.100.1");
+        let request = fake.request().await.unwrap();
+        fake.answer(&request, Code::AUTH_ERR).await;
+        next.await.unwrap();
+        assert_eq!(standing(&pam, "alice"), expected);
+    }
+}
+
+#[tokio::test]
+async fn waiting_in_vain_for_a_worker_counts_against_nobody() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let first = ask_from(&pam, "bob", b"s3cret", "198.51.100.1");
+    let request = fake.request().await.unwrap();
+    let waits = ask(&pam, "alice");
+    assert_eq!(fake.waiting().await, 0);
+    waits.abort();
+    assert!(waits.await.is_err());
+    fake.answer(&request, Code::AUTH_ERR).await;
+    first.await.unwrap();
+    assert_eq!(fake.waiting().await, 0, "nobody works for those who are gone");
+    assert_eq!(standing(&pam, "alice"), Standing::Stranger);
+}
+
+#[tokio::test]
+async fn a_known_user_who_is_refused_again_and_again_leaves_the_express_lane() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let mut lanes = Vec::new();
+    for code in [Code::SUCCESS].into_iter().chain([Code::AUTH_ERR; 6]) {
+        let asked = ask(&pam, "alice");
+        let request = fake.request().await.unwrap();
+        lanes.push(request.lane);
+        fake.answer(&request, code).await;
+        asked.await.unwrap();
+    }
+    assert_eq!(lanes[..6], [&[Lane::Ordinary][..], &[Lane::Express; 5]].concat());
+    assert_eq!(lanes[6], Lane::Ordinary);
+}
+
 #[tokio::test]
 async fn a_guesser_waits_behind_himself() {
     let (pam, mut fake, _place) = both(1, 1).await;
@@ -253,6 +328,64 @@ async fn a_lost_connection_costs_what_was_on_the_way_and_is_made_again() {
     assert_eq!(request.user, "bob");
     fake.answer(&request, Code::SUCCESS).await;
     assert!(verdict::is_yes(&waits.await.unwrap()));
+}
+
+#[tokio::test]
+async fn one_that_greets_and_leaves_costs_longer_and_longer_pauses() {
+    let place = place();
+    let pam = open(&place);
+    let ours = pam::Settings::default().to_string();
+    let start = Instant::now();
+    for _ in 0..3 {
+        drop(Fake::accept(&place.listener, 1, 1, &ours).await);
+    }
+    // 100 ms and 200 ms.
+    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+    assert!(matches!(ask(&pam, "alice").await.unwrap(), Finding::Out(Outage::Passdb)));
+}
+
+/// A `sasld-pam` that we have started and that has ended, and how a next one is started.
+fn ended(place: &Place, start: Start) -> Arc<Pam> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let names = NameRules::default();
+    let entrance = Entrance::Started(ours, start);
+    let pam = Arc::new(Pam::open(settings(place), names, Duration::from_secs(8), entrance));
+    assert!(pam.must_stay(&settings(place)));
+    drop(theirs);
+    pam
+}
+
+#[tokio::test]
+async fn after_the_end_of_one_that_cannot_be_started_again_the_socket_is_tried() {
+    let place = place();
+    let pam = ended(&place, Box::new(|| Err(io::Error::other("no root"))));
+    let ours = pam::Settings::default().to_string();
+    let mut fake = Fake::accept(&place.listener, 1, 1, &ours).await;
+    assert!(!pam.must_stay(&settings(&place)));
+    while pam.shared.lock().down {
+        tokio::task::yield_now().await;
+    }
+    let asked = ask(&pam, "alice");
+    let request = fake.request().await.unwrap();
+    fake.answer(&request, Code::SUCCESS).await;
+    assert!(verdict::is_yes(&asked.await.unwrap()));
+}
+
+#[tokio::test]
+async fn one_that_can_be_started_again_is() {
+    let place = place();
+    let (sender, mut started) = tokio::sync::mpsc::unbounded_channel();
+    let start = move || {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        sender.send(theirs).map_err(io::Error::other)?;
+        Ok(ours)
+    };
+    let pam = ended(&place, Box::new(start));
+    for _ in 0..2 {
+        // Each of them ends without a word.
+        started.recv().await.unwrap();
+    }
+    assert!(pam.must_stay(&settings(&place)));
 }
 
 #[tokio::test]

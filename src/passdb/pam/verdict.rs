@@ -7,7 +7,7 @@
 use super::Settings;
 use crate::credential::Proof;
 use crate::pam::code::Code;
-use crate::pam::request::{Checked, Outcome, Stage, Trouble};
+use crate::pam::request::{Checked, Exclusion, Outcome, Stage, Trouble};
 use crate::passdb::Finding;
 use crate::passdb::trail::Passed;
 use crate::sasl::{Answer, Name, NameRules, Outage, Refusal};
@@ -21,6 +21,12 @@ pub fn finding(outcome: Outcome, name: &Name, settings: &Settings, names: &NameR
             success(&checked, name, settings, names)
         }
         Outcome::Checked(checked) => failure(&checked, user),
+        Outcome::Excluded(Exclusion::NewName) => {
+            // Another passdb may have a user of the old name, but his password has been checked by this one.
+            let hint = "a guard rail keeps the new name out";
+            error!(event = "pam_user_changed", user, hint);
+            refused(Refusal::UserChanged)
+        }
         Outcome::Excluded(exclusion) => {
             debug!(event = "pam_excluded", user, rail = exclusion.word());
             Finding::Passed(Passed::Rail(exclusion))
@@ -113,7 +119,6 @@ pub fn is_yes(finding: &Finding) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pam::request::Exclusion;
 
     fn settings(allow_user_change: bool) -> Settings {
         Settings { socket: "/nowhere".into(), allow_user_change, worker: crate::pam::Settings::default() }
@@ -142,13 +147,14 @@ mod tests {
         said_to(Outcome::Checked(outcome), false)
     }
 
-    /// The rows of the table in `docs/pam.md`: code, meaning at pam_authenticate, meaning at pam_acct_mgmt.
-    fn documented() -> Vec<(u8, String, String)> {
+    /// The rows of the table in `docs/pam.md`: code, its name, meaning at pam_authenticate, meaning at pam_acct_mgmt.
+    fn documented() -> Vec<(u8, String, String, String)> {
         let page = include_str!("../../../docs/pam.md");
         let cells = |row: &str| row.split('|').map(|cell| cell.trim().replace('`', "")).collect::<Vec<_>>();
         let rows = page.lines().map(cells);
         rows.filter_map(|cells| {
-            Some((cells.get(1)?.parse().ok()?, cells.get(3)?.clone(), cells.get(4)?.clone()))
+            let [_, code, name, authenticate, account, ..] = &cells[..] else { return None };
+            Some((code.parse().ok()?, name.clone(), authenticate.clone(), account.clone()))
         })
         .collect()
     }
@@ -157,7 +163,8 @@ mod tests {
     fn each_code_means_what_is_documented() {
         let table = documented();
         assert_eq!(table.iter().map(|row| row.0).collect::<Vec<_>>(), (0..=31).collect::<Vec<_>>());
-        for (code, authenticate, account) in table {
+        for (code, name, authenticate, account) in table {
+            assert_eq!(Code(code).to_string(), name);
             if code != 0 {
                 assert_eq!(said(checked(Stage::Authenticate, Code(code))), authenticate, "{}", Code(code));
                 assert_eq!(said(checked(Stage::Start, Code(code))), "passdb_unavailable", "{}", Code(code));
@@ -201,6 +208,9 @@ mod tests {
     fn excluded_users_are_nobody_here_and_trouble_is_no_refusal() {
         for exclusion in [Exclusion::UnknownUser, Exclusion::Uid, Exclusion::Group, Exclusion::Shell] {
             assert_eq!(said_to(Outcome::Excluded(exclusion), false), format!("passed: {}", exclusion.word()));
+        }
+        for allow in [false, true] {
+            assert_eq!(said_to(Outcome::Excluded(Exclusion::NewName), allow), "pam_user_changed");
         }
         for (trouble, why) in [
             (Trouble::Timeout, "deadline"),

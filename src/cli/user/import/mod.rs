@@ -12,6 +12,7 @@ mod sasldb;
 mod source;
 mod table;
 
+use core::fmt;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -23,7 +24,7 @@ use super::password::{SchemeArgs, derive_all, notes, schemes_of};
 use super::voice::Report;
 use super::{UserError, UserSettings, Voice, rewrite};
 use crate::cli::Exit;
-use crate::credential::{Password, Scheme, Verifier, Verifiers};
+use crate::credential::{Password, Scheme, Verifier, VerifierError, Verifiers};
 use crate::secrets::{self, LoadError, Missing, NewLine, SecretsEditor, StoreError};
 use plan::{Fate, Planned};
 
@@ -99,7 +100,6 @@ struct Foreign {
 }
 
 /// What a foreign file knows of a password.
-#[derive(Debug)]
 enum Stored {
     /// The password itself: it will be stored as new passwords are.
     Plain(Password),
@@ -107,11 +107,27 @@ enum Stored {
     Field(Zeroizing<Vec<u8>>),
 }
 
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain(_) => "Plain(***)",
+            Self::Field(_) => "Field(***)",
+        })
+    }
+}
+
 impl Stored {
     /// A password field, `{SCHEME}` in front.
     fn of_field(field: &[u8]) -> Result<Self, String> {
-        let verifiers =
-            Verifiers::parse(field).map_err(|error| secrets::escape(error.to_string().as_bytes()))?;
+        let verifiers = Verifiers::parse(field).map_err(|error| {
+            let cure = match error {
+                VerifierError::UnknownScheme(_) | VerifierError::Unusable { .. } => {
+                    "; a new password is needed"
+                }
+                _ => "",
+            };
+            format!("{}{cure}", secrets::escape(error.to_string().as_bytes()))
+        })?;
         match only(&verifiers).and_then(Verifier::plaintext) {
             Some(password) => Ok(Self::Plain(password)),
             None => Ok(Self::Field(Zeroizing::new(field.to_vec()))),

@@ -46,6 +46,7 @@ pub(super) fn parse(text: &[u8], default_scheme: Option<Scheme>) -> Result<Found
         ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::None).from_reader(text);
     let mut record = ByteRecord::new();
     let mut columns = None;
+    let mut lines = Lines { text, counted: 0, line: 1 };
     let mut found = Found::default();
     while reader.read_byte_record(&mut record).map_err(|error| error.to_string())? {
         let Some(columns) = &columns else {
@@ -54,7 +55,7 @@ pub(super) fn parse(text: &[u8], default_scheme: Option<Scheme>) -> Result<Found
             );
             continue;
         };
-        let line = record.position().and_then(|position| usize::try_from(position.line()).ok());
+        let line = record.position().and_then(|position| lines.at(position.byte()));
         let name = record.get(columns.name).unwrap_or_default().to_vec();
         found.users.push(Foreign {
             line,
@@ -64,6 +65,25 @@ pub(super) fn parse(text: &[u8], default_scheme: Option<Scheme>) -> Result<Found
         });
     }
     Ok(found)
+}
+
+/// Counts lines as an editor does. (The reader takes the second half of a CRLF for the beginning of the next record.)
+struct Lines<'a> {
+    text: &'a [u8],
+    counted: usize,
+    line: usize,
+}
+
+impl Lines<'_> {
+    /// The line of the record that begins here or behind the line ends here. Offsets must grow.
+    fn at(&mut self, offset: u64) -> Option<usize> {
+        let offset = usize::try_from(offset).ok()?;
+        let ends = self.text.get(offset..)?.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let start = offset + ends;
+        self.line += self.text.get(self.counted..start)?.iter().filter(|byte| **byte == b'\n').count();
+        self.counted = start;
+        Some(self.line)
+    }
 }
 
 fn stored(record: &ByteRecord, columns: &Columns, default_scheme: Option<Scheme>) -> Result<Stored, String> {

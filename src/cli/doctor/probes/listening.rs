@@ -1,0 +1,308 @@
+//! The sockets where Postfix asks: what it finds there, as its own user and inside its chroot, and whose they are.
+//!
+//! Services that look at the same place share a finding. Where sasld's own listener is the trouble, `running` says so
+//! and nothing is said twice.
+
+use crate::cli::doctor::facts::Facts;
+use crate::cli::doctor::finding::Finding;
+use crate::cli::doctor::postfix::{Instance, Service};
+use crate::cli::doctor::seen::{Place, Seen};
+use crate::cli::doctor::shell::quote;
+use crate::config::{Listener, UnixListener};
+use nix::unistd::User;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What comes of nearly everything here.
+const FATAL: &str =
+    "Its smtpd ends with \"fatal: no SASL authentication mechanisms\" whenever a client connects.";
+
+pub fn socket(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (instance, service, place, seen) in once_for_each_place(facts) {
+        let Seen::Not { word, message } = seen else { continue };
+        let finding = match word.as_str() {
+            "missing" => missing(facts, instance, service, &place),
+            "refused" if configured(facts, &place).is_some() => None,
+            "refused" => Some(
+                Finding::error(format!("nobody listens on {}, its socket is left over", shown(&place)))
+                    .fix(to_our_socket(facts, instance, service)),
+            ),
+            "permission" => Some(not_permitted(facts, instance, &place)),
+            "turned_away" => Some(turned_away(facts, instance, &place)),
+            "nonsense" => Some(
+                Finding::error(format!("something else listens there: {message}"))
+                    .fix(to_our_socket(facts, instance, service)),
+            ),
+            "unknown" => Some(Finding::skipped(message)),
+            _ => Some(Finding::error(message).fix(facts.start_sasld())),
+        };
+        let Some(mut finding) = finding else { continue };
+        if finding.why.is_empty() {
+            FATAL.clone_into(&mut finding.why);
+        }
+        findings.push(finding.at(facts.at(instance, Some(service))));
+    }
+    if !facts.is_root() && findings.is_empty() && facts.services().next().is_some() {
+        findings.push(Finding::skipped("only root can see the sockets as Postfix sees them"));
+    }
+    findings
+}
+
+pub fn socket_owner(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (instance, service, place, seen) in once_for_each_place(facts) {
+        let Seen::Greeted(greeted) = seen else { continue };
+        let names = [greeted.server, greeted.listener].map(|pid| pid.and_then(|pid| facts.name_of(pid)));
+        let Some(name) = names.into_iter().flatten().find(|name| !matches!(*name, "systemd" | "init")) else {
+            continue;
+        };
+        if name == "sasld" {
+            continue;
+        }
+        let who = if names.contains(&Some("dovecot")) { "Dovecot".to_owned() } else { format!("{name:?}") };
+        findings.push(
+            Finding::warning(format!("{who} listens on {}, not sasld", shown(&place)))
+                .at(facts.at(instance, Some(service)))
+                .why(
+                    "Its users and passwords count here, not those of sasld, and sasld cannot have this socket as long \
+                     as it is taken.",
+                )
+                .fix(to_our_socket(facts, instance, service)),
+        );
+    }
+    findings
+}
+
+/// The first service that looks at each place.
+fn once_for_each_place(facts: &Facts) -> Vec<(&Instance, &Service, Place, &Seen)> {
+    let mut places = BTreeSet::new();
+    facts
+        .services()
+        .filter_map(|(instance, service)| {
+            let (place, seen) = facts.seen_by(instance, service)?;
+            places.insert(place.clone()).then_some((instance, service, place, seen))
+        })
+        .collect()
+}
+
+fn shown(place: &Place) -> String {
+    place.path().map_or_else(|| place.socket.clone(), |path| path.display().to_string())
+}
+
+fn unix_listeners(facts: &Facts) -> impl Iterator<Item = &UnixListener> {
+    facts.config.iter().flat_map(|config| &config.listeners).filter_map(|listener| match listener {
+        Listener::Unix(unix) => Some(unix),
+        Listener::Tcp(_) => None,
+    })
+}
+
+/// sasld's listener at this very place.
+fn configured<'a>(facts: &'a Facts, place: &Place) -> Option<&'a UnixListener> {
+    let path = place.path()?;
+    unix_listeners(facts).find(|listener| same(&listener.path, &path))
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| {
+        let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+        folder.map_or(path.to_owned(), |folder| folder.join(path.file_name().unwrap_or_default()))
+    };
+    one == other || real(one) == real(other)
+}
+
+fn missing(facts: &Facts, instance: &Instance, service: &Service, place: &Place) -> Option<Finding> {
+    if configured(facts, place).is_some() {
+        // sasld should be there and is not: `running` says so. Or it is, and Postfix's own rules hide it.
+        return None;
+    }
+    let written = service.get("smtpd_sasl_path");
+    let queue = instance.queue_directory();
+    let confined = place.chroot && written.starts_with('/');
+    let what = match confined {
+        true => format!(
+            "runs chrooted in {}, so {written} is {} for it, where nothing is",
+            queue.display(),
+            shown(place)
+        ),
+        false => format!("smtpd_sasl_path = {written} is {}, where nothing is", shown(place)),
+    };
+    Some(Finding::error(what).fix(to_our_socket(facts, instance, service)))
+}
+
+/// The command that leads a service to a socket of sasld's.
+fn to_our_socket(facts: &Facts, instance: &Instance, service: &Service) -> String {
+    match our_path(facts, instance, service) {
+        Some(Ours::Reachable(path)) => instance.set_for(service, "smtpd_sasl_path", &path),
+        Some(Ours::OutsideChroot(path)) => {
+            let free = format!("{} -F {}/chroot=n", instance.command("postconf"), quote(&service.id()));
+            match service.get("smtpd_sasl_path") == path {
+                true => instance.then_reload(free),
+                false => format!("{free} && {}", instance.set_for(service, "smtpd_sasl_path", &path)),
+            }
+        }
+        None => {
+            let socket = instance.queue_directory().join("private/sasld");
+            let added = listeners_and(facts, instance, &socket);
+            let path = instance.set_for(service, "smtpd_sasl_path", "private/sasld");
+            format!("{} && {path}", facts.configure("listeners", &added))
+        }
+    }
+}
+
+enum Ours {
+    Reachable(String),
+    OutsideChroot(String),
+}
+
+/// What `smtpd_sasl_path` has to be for one of sasld's sockets where sasld itself answers.
+fn our_path(facts: &Facts, instance: &Instance, service: &Service) -> Option<Ours> {
+    let ours = |socket: &str| {
+        facts.listeners.iter().any(|(name, seen)| {
+            name == socket
+                && match seen {
+                    Seen::Greeted(greeted) => {
+                        greeted.server.and_then(|pid| facts.name_of(pid)).is_none_or(|name| name == "sasld")
+                    }
+                    // Not running: it will be.
+                    Seen::Not { word, .. } => matches!(word.as_str(), "missing" | "refused" | "permission"),
+                }
+        })
+    };
+    let queue = instance.queue_directory();
+    let mut outside = None;
+    for listener in facts.config.iter().flat_map(|config| &config.listeners) {
+        match listener {
+            Listener::Unix(unix) if !ours(&unix.path.display().to_string()) => {}
+            Listener::Unix(unix) => match unix.path.strip_prefix(queue) {
+                Ok(inside) => return Some(Ours::Reachable(inside.display().to_string())),
+                Err(_) if service.chroot => {
+                    outside = Some(Ours::OutsideChroot(unix.path.display().to_string()));
+                }
+                Err(_) => outside = Some(Ours::Reachable(unix.path.display().to_string())),
+            },
+            Listener::Tcp(tcp) if ours(&tcp.address.to_string()) => {
+                outside.get_or_insert(Ours::Reachable(format!("inet:{}", tcp.address)));
+            }
+            Listener::Tcp(_) => {}
+        }
+    }
+    outside
+}
+
+fn not_permitted(facts: &Facts, instance: &Instance, place: &Place) -> Finding {
+    let owner = instance.owner();
+    let path = place.path().unwrap_or_default();
+    let user = User::from_name(owner).ok().flatten();
+    if let Some((directory, mode)) = closed_directory(&path, user.as_ref()) {
+        let shown = quote(&directory.display().to_string());
+        let postfixs = directory == instance.queue_directory().join("private");
+        let fix = if postfixs { format!("chown {owner} {shown}") } else { format!("chmod a+x {shown}") };
+        return Finding::error(format!(
+            "{owner} may not connect to {}: {} has mode {mode:04o}",
+            path.display(),
+            directory.display()
+        ))
+        .fix(fix);
+    }
+    let found = std::fs::metadata(&path);
+    let state = found.map_or(String::new(), |found| {
+        format!(" (owner {}, group {}, mode {:04o})", found.uid(), found.gid(), found.mode() & 0o7777)
+    });
+    let finding = Finding::error(format!("{owner} may not connect to {}{state}", path.display()));
+    let good_configuration = configured(facts, place)
+        .is_some_and(|listener| user.as_ref().is_some_and(|user| lets_in(listener, user)));
+    if good_configuration || configured(facts, place).is_none() {
+        let path = quote(&path.display().to_string());
+        return finding.fix(format!("chown {owner}:{owner} {path} && chmod 0660 {path}"));
+    }
+    finding.fix(facts.configure("listeners", &listeners_and(facts, instance, &path)))
+}
+
+fn lets_in(listener: &UnixListener, user: &User) -> bool {
+    match () {
+        () if listener.owner.id == user.uid.as_raw() => listener.mode & 0o200 != 0,
+        () if listener.group.id == user.gid.as_raw() => listener.mode & 0o020 != 0,
+        () => listener.mode & 0o002 != 0,
+    }
+}
+
+/// The first directory on the way that this user may not walk through, and its mode.
+fn closed_directory(path: &Path, user: Option<&User>) -> Option<(PathBuf, u32)> {
+    let user = user?;
+    let mut directories: Vec<&Path> = path.ancestors().skip(1).collect();
+    directories.reverse();
+    directories.into_iter().find_map(|directory| {
+        let found = std::fs::metadata(directory).ok()?;
+        let mode = found.mode() & 0o7777;
+        let may = match () {
+            () if found.uid() == user.uid.as_raw() => mode & 0o100,
+            () if found.gid() == user.gid.as_raw() => mode & 0o010,
+            () => mode & 0o001,
+        };
+        (may == 0).then(|| (directory.to_owned(), mode))
+    })
+}
+
+fn turned_away(facts: &Facts, instance: &Instance, place: &Place) -> Finding {
+    let owner = instance.owner();
+    let path = place.path().unwrap_or_default();
+    let finding = Finding::error(format!("the server at {} closes the connection of {owner}", shown(place)));
+    match configured(facts, place) {
+        Some(listener) if listener.peers.is_some() => finding
+            .why(format!("The key peers of this listener does not have {owner}. {FATAL}"))
+            .fix(facts.configure("listeners", &listeners_and(facts, instance, &path))),
+        _ => finding,
+    }
+}
+
+/// All listeners of the configuration, with the one at `path` as this Postfix needs it, as YAML on one line.
+fn listeners_and(facts: &Facts, instance: &Instance, path: &Path) -> String {
+    let owner = instance.owner();
+    let text = |path: &Path| format!("{:?}", path.display().to_string());
+    let mut out = String::from("[");
+    let mut there = false;
+    for listener in facts.config.iter().flat_map(|config| &config.listeners) {
+        match listener {
+            Listener::Unix(unix) if same(&unix.path, path) => {
+                there = true;
+                let _ = write!(out, "{}, ", for_postfix(&text(&unix.path), owner));
+            }
+            Listener::Unix(unix) => {
+                let _ = write!(
+                    out,
+                    "{{unix: {}, owner: {}, group: {}, mode: \"{:04o}\"",
+                    text(&unix.path),
+                    unix.owner.name,
+                    unix.group.name,
+                    unix.mode
+                );
+                if let Some(peers) = &unix.peers {
+                    let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
+                    let _ = write!(out, ", peers: [{}]", names.join(", "));
+                }
+                out.push_str("}, ");
+            }
+            Listener::Tcp(tcp) => {
+                let _ = write!(out, "{{tcp: {:?}", tcp.address.to_string());
+                if let Some(networks) = &tcp.allow {
+                    let networks: Vec<String> =
+                        networks.iter().map(|network| format!("{:?}", network.to_string())).collect();
+                    let _ = write!(out, ", allow: [{}]", networks.join(", "));
+                }
+                out.push_str("}, ");
+            }
+        }
+    }
+    if !there {
+        let _ = write!(out, "{}, ", for_postfix(&text(path), owner));
+    }
+    out.truncate(out.len() - 2);
+    out + "]"
+}
+
+fn for_postfix(path: &str, owner: &str) -> String {
+    format!("{{unix: {path}, owner: {owner}, group: {owner}, mode: \"0660\"}}")
+}

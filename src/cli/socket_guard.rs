@@ -1,0 +1,164 @@
+//! `sasld socket-guard`: may sasld have this socket? Asked by systemd before it makes one.
+//!
+//! systemd replaces whatever is at a socket unit's path without a word, even the socket of a server that is alive. So the
+//! unit asks first, and does not start if somebody else answers there: Dovecot, most likely, whose mail server it is.
+//! systemd's own socket is no obstacle, nor is a file that nobody listens on any more.
+//!
+//! With `--configured` the service asks, before it starts, whether there is anything to serve: without Postfix there
+//! is no directory for its socket, and a service that cannot listen anywhere is better not started than failed.
+
+use super::{Exit, Failure, config_path};
+use crate::config::{self, Accounts, Config, Listener};
+use crate::server::listener;
+use clap::Args;
+use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
+use std::fs;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// systemd itself, or what is process 1 in its place.
+const SYSTEMD: i32 = 1;
+
+/// Tell systemd whether sasld may have a socket
+///
+/// For sasld.socket and sasld.service. Exit status 0: nobody listens at PATH, or systemd does. 1: somebody else does,
+/// and standard error says who.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Where the socket is going to be
+    #[arg(required_unless_present = "configured", conflicts_with = "configured")]
+    path: Option<PathBuf>,
+    /// Whether any configured listener has a directory to be in
+    #[arg(long)]
+    configured: bool,
+    /// The configuration, instead of /etc/sasld/sasld.yaml
+    #[arg(long, value_name = "FILE", requires = "configured")]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    match &arguments.path {
+        Some(path) => guard(path),
+        None => something_to_serve(&config_path(arguments.config.as_deref())),
+    }
+}
+
+fn guard(path: &Path) -> Result<Exit, Failure> {
+    let served = listener::is_served(path).map_err(|error| {
+        let message = format_args!("{}: cannot look whether somebody listens there: {error}", path.display());
+        Failure::new(Exit::No, message)
+    })?;
+    if !served {
+        return Ok(Exit::Yes);
+    }
+    match who_listens(path) {
+        Ok(Some(SYSTEMD)) => Ok(Exit::Yes),
+        // Gone since.
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+            Ok(Exit::Yes)
+        }
+        found => {
+            let who = match found {
+                Ok(Some(pid)) => program(pid),
+                Ok(None) | Err(_) => "a program that cannot be seen from here".to_owned(),
+            };
+            let path = path.display();
+            let message = format_args!(
+                "{path}: {who} listens there, so this socket stays with it; stop it, or take this socket out of its configuration"
+            );
+            Err(Failure::new(Exit::No, message))
+        }
+    }
+}
+
+/// The process that called listen(2); `None` if it is out of sight, as from inside a container.
+fn who_listens(path: &Path) -> io::Result<Option<i32>> {
+    // Does not wait: somebody with a full backlog just is not named.
+    let stream = connect(path)?;
+    let pid = getsockopt(&stream, sockopt::PeerCredentials)?.pid();
+    Ok((pid > 0).then_some(pid))
+}
+
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    use std::os::fd::AsRawFd;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// `dovecot (process 123)`.
+fn program(pid: i32) -> String {
+    match fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) => format!("{} (process {pid})", name.trim_end()),
+        // It started somebody who inherited the socket, and went.
+        Err(_) => format!("what process {pid}, which is gone, left behind"),
+    }
+}
+
+/// Accounts do not matter here: without Postfix its user is missing, too.
+struct Everybody;
+
+impl Accounts for Everybody {
+    fn user(&self, _: &str) -> Result<Option<u32>, Errno> {
+        Ok(Some(0))
+    }
+
+    fn group(&self, _: &str) -> Result<Option<u32>, Errno> {
+        Ok(Some(0))
+    }
+}
+
+/// Yes as well when the configuration has mistakes: that is for the daemon to say, which may have a good copy.
+fn something_to_serve(path: &Path) -> Result<Exit, Failure> {
+    let Ok(config) = config::read(path).and_then(|sources| Config::from_sources(&sources, &Everybody)) else {
+        return Ok(Exit::Yes);
+    };
+    let mut missing = Vec::new();
+    for listener in &config.listeners {
+        let Listener::Unix(unix) = listener else { return Ok(Exit::Yes) };
+        let directory = unix.path.parent().unwrap_or(Path::new("/"));
+        match fs::metadata(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                missing.push(directory.display().to_string());
+            }
+            // There, or closed to us as Postfix's is.
+            Ok(_) | Err(_) => return Ok(Exit::Yes),
+        }
+    }
+    let missing = missing.join(", ");
+    let message = format_args!(
+        "nothing to serve: {missing} does not exist; install Postfix, then `systemctl start sasld.socket sasld`"
+    );
+    Err(Failure::new(Exit::No, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn nobody_and_a_stale_file_are_no_obstacle() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("auth");
+        assert_eq!(guard(&path).unwrap(), Exit::Yes);
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        assert_eq!(guard(&path).unwrap(), Exit::Yes);
+    }
+
+    #[test]
+    fn somebody_alive_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("auth");
+        let _alive = UnixListener::bind(&path).unwrap();
+        let Failure { exit, message } = guard(&path).unwrap_err();
+        assert_eq!(exit, 1);
+        assert!(message.contains(&format!("(process {})", std::process::id())), "{message}");
+        assert_eq!(message.lines().count(), 1);
+    }
+}

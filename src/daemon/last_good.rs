@@ -1,0 +1,303 @@
+//! The last configuration that worked, kept for a start with a broken one.
+//!
+//! After every successful start and reload, the files that were read (their very bytes, not what is on disk by then) are
+//! copied to the state directory: into a directory of their own, named after a digest of names and contents, to which the
+//! link `last-good` then points. So the copy changes as a whole or not at all, and a torn one, after a power failure
+//! on a disk that lies, does not match its name and is not used.
+//!
+//! Nothing here stops a daemon that runs: a copy that cannot be made (full disk) is a warning, and the one before stays. A
+//! start without a usable configuration and without a usable copy ends with the configuration's mistakes, and the copy's.
+//!
+//! The state directory has to belong to whoever runs sasld: one who gives root away must not find, at the next start as
+//! root, what he could have written in between.
+
+use crate::config::{self, Config, ConfigError, Source, SystemAccounts};
+use nix::unistd::geteuid;
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+const LINK: &str = "last-good";
+const MAIN: &str = "sasld.yaml";
+
+/// The copy, in a state directory.
+#[derive(Clone, Debug)]
+pub struct LastGood {
+    state: PathBuf,
+}
+
+/// What a start works with.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Whole and right.
+    pub config: Config,
+    /// Where it comes from.
+    pub from: Origin,
+}
+
+/// Where a configuration comes from.
+#[derive(Debug)]
+pub enum Origin {
+    /// The files as they are, which make the next copy.
+    Files(Vec<Source>),
+    /// The copy, because of these mistakes in the files.
+    Copy(ConfigError),
+}
+
+/// Neither the files nor the copy can be used.
+#[derive(Debug)]
+pub struct NothingGood {
+    /// What is wrong with the files.
+    pub mistakes: ConfigError,
+    /// What is wrong with the copy, if there is one.
+    pub copy: Option<String>,
+}
+
+impl LastGood {
+    /// The copy in this state directory, whether it is there or not.
+    #[must_use]
+    pub fn new(state: &Path) -> Self {
+        Self { state: state.to_owned() }
+    }
+
+    /// The configuration at `path`, or the copy if that cannot be used.
+    ///
+    /// # Errors
+    /// [`NothingGood`]: the copy cannot be used either.
+    pub fn load(copy: Option<&Self>, path: &Path) -> Result<Loaded, NothingGood> {
+        let mistakes = match read_and_check(path) {
+            Ok((config, sources)) => return Ok(Loaded { config, from: Origin::Files(sources) }),
+            Err(mistakes) => mistakes,
+        };
+        match copy.map_or(Ok(None), Self::read) {
+            Ok(Some(config)) => Ok(Loaded { config, from: Origin::Copy(mistakes) }),
+            Ok(None) => Err(NothingGood { mistakes, copy: None }),
+            Err(reason) => Err(NothingGood { mistakes, copy: Some(reason) }),
+        }
+    }
+
+    /// The copy, if there is one; or what is wrong with it.
+    fn read(&self) -> Result<Option<Config>, String> {
+        let link = self.state.join(LINK);
+        let name = match fs::read_link(&link) {
+            Ok(name) => name,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("{}: {error}", link.display())),
+        };
+        let bad = |reason: String| format!("{}: the last good copy cannot be used: {reason}", link.display());
+        self.must_be_ours().map_err(|error| bad(error.to_string()))?;
+        // Only our own: a bare name beside the link.
+        let directory = self.state.join(name.file_name().unwrap_or_default());
+        let sources = config::read(&directory.join(MAIN)).map_err(|error| bad(error.to_string()))?;
+        if directory.file_name() != Some(directory_name(&sources).as_ref()) {
+            return Err(bad("it is torn: its contents are not those that were saved".to_owned()));
+        }
+        let config = Config::from_sources(&sources, &SystemAccounts);
+        config.map(Some).map_err(|error| bad(error.to_string()))
+    }
+
+    /// Makes these files the copy; says whether there was anything to do.
+    ///
+    /// # Errors
+    /// When a file cannot be written. The copy is what it was then.
+    pub fn save(&self, sources: &[Source]) -> io::Result<bool> {
+        let name = directory_name(sources);
+        let link = self.state.join(LINK);
+        let old = fs::read_link(&link).ok();
+        if old.as_deref() == Some(Path::new(&name)) && matches!(self.read(), Ok(Some(_))) {
+            return Ok(false);
+        }
+        self.must_be_ours()?;
+        let directory = self.state.join(&name);
+        let temporary = self.state.join(format!("{LINK}.new"));
+        // What an interrupted attempt left.
+        remove(&directory)?;
+        remove(&temporary)?;
+        let written = write_all(&directory, sources).and_then(|()| {
+            symlink(&name, &temporary)?;
+            fs::rename(&temporary, &link)?;
+            File::open(&self.state)?.sync_all()
+        });
+        if let Err(error) = written {
+            let _ = remove(&temporary);
+            if fs::read_link(&link).ok().as_deref() != Some(Path::new(&name)) {
+                let _ = remove(&directory);
+            }
+            return Err(error);
+        }
+        if let Some(old) = old.as_deref().and_then(Path::file_name).filter(|old| *old != name.as_str()) {
+            let _ = remove(&self.state.join(old));
+        }
+        Ok(true)
+    }
+
+    fn must_be_ours(&self) -> io::Result<()> {
+        let owner = fs::metadata(&self.state)?.uid();
+        if owner == geteuid().as_raw() {
+            return Ok(());
+        }
+        let (state, runs) = (self.state.display(), geteuid());
+        Err(io::Error::other(format!("{state} belongs to uid {owner}, and uid {runs} runs this")))
+    }
+}
+
+fn read_and_check(path: &Path) -> Result<(Config, Vec<Source>), ConfigError> {
+    let sources = config::read(path)?;
+    let config = Config::from_sources(&sources, &SystemAccounts)?;
+    Ok((config, sources))
+}
+
+/// Where each file goes, below the copy's directory: the main file first, the others in `conf.d`.
+fn places(sources: &[Source]) -> impl Iterator<Item = (PathBuf, &Source)> {
+    sources.iter().enumerate().map(|(index, source)| {
+        let place = match (index, source.path.file_name()) {
+            (0, _) | (_, None) => PathBuf::from(MAIN),
+            (_, Some(name)) => Path::new("conf.d").join(name),
+        };
+        (place, source)
+    })
+}
+
+/// `good-` and half a SHA-256 of names, lengths and contents.
+fn directory_name(sources: &[Source]) -> String {
+    let mut digest = Sha256::new();
+    for (place, Source { contents, .. }) in places(sources) {
+        let place = place.as_os_str().as_encoded_bytes();
+        digest.update((place.len() as u64).to_le_bytes());
+        digest.update(place);
+        digest.update((contents.len() as u64).to_le_bytes());
+        digest.update(contents);
+    }
+    let mut name = "good-".to_owned();
+    for byte in &digest.finalize()[..16] {
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
+}
+
+/// The files in a new directory, on the disk when this returns.
+fn write_all(directory: &Path, sources: &[Source]) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700);
+    builder.create(directory)?;
+    let folder = directory.join("conf.d");
+    if sources.len() > 1 {
+        builder.create(&folder)?;
+    }
+    for (place, Source { contents, .. }) in places(sources) {
+        let path = directory.join(place);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(contents)?;
+        file.sync_all()?;
+    }
+    if sources.len() > 1 {
+        File::open(&folder)?.sync_all()?;
+    }
+    File::open(directory)?.sync_all()
+}
+
+/// Removes what is there, if anything is.
+fn remove(path: &Path) -> io::Result<()> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use tempfile::TempDir;
+
+    fn sources(main: &str, more: &[(&str, &str)]) -> Vec<Source> {
+        let mut all = vec![Source::new("/etc/sasld/sasld.yaml", main)];
+        all.extend(
+            more.iter().map(|(name, text)| Source::new(Path::new("/etc/sasld/conf.d").join(name), *text)),
+        );
+        all
+    }
+
+    /// A configuration without users and groups of this machine.
+    const TCP: &str = "listeners: [{tcp: 127.0.0.1:12345}]\n";
+
+    fn saved(main: &str, more: &[(&str, &str)]) -> (TempDir, LastGood) {
+        let state = tempfile::tempdir().unwrap();
+        let last_good = LastGood::new(state.path());
+        assert!(last_good.save(&sources(main, more)).unwrap());
+        (state, last_good)
+    }
+
+    #[test]
+    fn what_was_saved_is_read_with_what_conf_d_changed() {
+        let (state, last_good) = saved(TCP, &[("10-log.yaml", "log_level: debug\n")]);
+        let config = last_good.read().unwrap().unwrap();
+        assert_eq!(config.log_level, config::LogLevel::Debug);
+        for path in ["last-good", "last-good/sasld.yaml", "last-good/conf.d/10-log.yaml"] {
+            let mode = fs::metadata(state.path().join(path)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_same_again_is_nothing_to_do_and_another_one_replaces_it() {
+        let (state, last_good) = saved(TCP, &[("10-log.yaml", "log_level: debug\n")]);
+        assert!(!last_good.save(&sources(TCP, &[("10-log.yaml", "log_level: debug\n")])).unwrap());
+        assert!(last_good.save(&sources(TCP, &[])).unwrap());
+        assert_eq!(last_good.read().unwrap().unwrap().log_level, config::LogLevel::Info);
+        assert_eq!(fs::read_dir(state.path()).unwrap().count(), 2, "the link and one directory");
+    }
+
+    #[test]
+    fn a_torn_copy_is_refused_even_if_what_is_left_is_a_configuration() {
+        let (state, last_good) = saved(&format!("{TCP}refusal_delay: 1s\n"), &[]);
+        fs::write(state.path().join("last-good/sasld.yaml"), TCP).unwrap();
+        assert!(last_good.read().unwrap_err().contains("torn"));
+        assert!(last_good.save(&sources(&format!("{TCP}refusal_delay: 1s\n"), &[])).unwrap(), "saved anew");
+        assert!(last_good.read().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_file_that_disappeared_from_the_copy_is_missed() {
+        let (state, last_good) = saved(TCP, &[("10-log.yaml", "log_level: debug\n")]);
+        fs::remove_file(state.path().join("last-good/conf.d/10-log.yaml")).unwrap();
+        assert!(last_good.read().unwrap_err().contains("torn"));
+    }
+
+    #[test]
+    fn what_an_interrupted_save_left_is_in_nobodys_way() {
+        let (state, last_good) = saved(TCP, &[]);
+        let next = sources(TCP, &[("a.yaml", "log_level: warn\n")]);
+        fs::create_dir(state.path().join(directory_name(&next))).unwrap();
+        symlink("nowhere", state.path().join("last-good.new")).unwrap();
+        assert!(last_good.save(&next).unwrap());
+        assert_eq!(last_good.read().unwrap().unwrap().log_level, config::LogLevel::Warn);
+        assert_eq!(fs::read_dir(state.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_link_to_elsewhere_is_not_followed() {
+        let (state, last_good) = saved(TCP, &[]);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let other = LastGood::new(elsewhere.path());
+        other.save(&sources(TCP, &[("a.yaml", "log_level: warn\n")])).unwrap();
+        let target = fs::canonicalize(elsewhere.path().join(LINK)).unwrap();
+        fs::remove_file(state.path().join(LINK)).unwrap();
+        symlink(target, state.path().join(LINK)).unwrap();
+        assert!(last_good.read().is_err());
+    }
+
+    #[test]
+    fn nothing_saved_is_no_copy_and_no_mistake() {
+        let state = tempfile::tempdir().unwrap();
+        assert_eq!(LastGood::new(state.path()).read(), Ok(None));
+    }
+}

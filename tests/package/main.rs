@@ -1,0 +1,231 @@
+//! The Debian package, as a machine sees it: installed, upgraded, removed and purged in a minimal Debian of its own.
+//!
+//! `make deb`'s package is built first (`packaging/dev/deb`, nothing to do when it is there), and `tests/package/base` unpacks
+//! a Debian once into `target/package`. Each scenario is a few lines of shell in a throw-away copy of it, with a network,
+//! processes and mounts of its own ([`world`]). It needs root; without, it says so aloud. A package or a Debian that
+//! cannot be made is a failure.
+
+#[path = "../support/skip.rs"]
+mod skip;
+mod world;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::process::Command;
+use world::{output, package, repository, scenario, scenario_with_output};
+
+#[test]
+fn an_install_makes_an_empty_secrets_file_for_the_daemon_alone() {
+    for system in
+        ["without_systemd", "with_systemd", "without_systemd; with_postfix", "with_systemd; with_postfix"]
+    {
+        scenario(&format!(
+            "{system}
+            install $new
+            is \"$(secrets)\" '640 root:_sasld'
+            is \"$(stat -c %s /etc/sasld/secrets)\" 0
+            is \"$(id -un _sasld) $(id -un _sasld-pam)\" '_sasld _sasld-pam'
+            is \"$(dpkg --verify sasld)\" ''
+            sasld --version && sasld-pam --version"
+        ));
+    }
+}
+
+#[test]
+fn the_configuration_works_unedited_where_there_is_a_postfix() {
+    scenario("without_systemd; with_postfix; install $new; sasld check");
+}
+
+#[test]
+fn an_install_edits_nothing_of_postfix_and_prints_the_command_that_would() {
+    scenario(
+        "without_systemd; with_postfix
+        before=$(postfix_is)
+        install $new
+        is \"$(postfix_is)\" \"$before\"
+        is \"$(grep -c 'sasld setup postfix --apply' /tmp/apt.log)\" 1",
+    );
+}
+
+#[test]
+fn postfix_may_come_later() {
+    scenario(
+        "without_systemd; install $new; with_postfix
+        grep 'Processing triggers for sasld' /tmp/apt.log
+        sasld check",
+    );
+}
+
+#[test]
+fn an_upgrade_keeps_users_and_edited_files_and_takes_new_ones() {
+    scenario(
+        "without_systemd; with_postfix; install $old
+        grep -q 'of the old version' /etc/sasld/sasld.yaml
+        sasld user add alice --password-stdin <<<wonderland
+        echo '# mine' >>/etc/pam.d/sasld
+        before=$(sha256sum /etc/sasld/secrets /etc/pam.d/sasld)
+        install $new
+        is \"$(sha256sum /etc/sasld/secrets /etc/pam.d/sasld)\" \"$before\"
+        is \"$(secrets)\" '640 root:_sasld'
+        ! grep 'of the old version' /etc/sasld/sasld.yaml",
+    );
+    scenario(
+        "without_systemd; with_postfix; install $old
+        echo 'log_level: warn' >>/etc/sasld/sasld.yaml
+        install -o Dpkg::Options::=--force-confdef $new
+        grep 'log_level: warn' /etc/sasld/sasld.yaml",
+    );
+}
+
+#[test]
+fn a_deleted_secrets_file_stays_deleted() {
+    scenario(
+        "without_systemd; with_postfix; install $old
+        rm /etc/sasld/secrets
+        install $new
+        [ ! -e /etc/sasld/secrets ]",
+    );
+}
+
+#[test]
+fn secrets_survive_removal_and_a_purge_that_nobody_answers() {
+    scenario(
+        "without_systemd; with_postfix; install $new
+        sasld user add alice --password-stdin <<<wonderland
+        before=$(sha256sum /etc/sasld/secrets)
+        remove
+        is \"$(sha256sum /etc/sasld/secrets)\" \"$before\"
+        install $new
+        is \"$(sha256sum /etc/sasld/secrets)\" \"$before\"
+        remove; purge
+        is \"$(sha256sum /etc/sasld/secrets)\" \"$before\"
+        is \"$(find /etc/sasld)\" '/etc/sasld
+/etc/sasld/secrets'
+        install $new
+        is \"$(sha256sum /etc/sasld/secrets)\" \"$before\"",
+    );
+}
+
+/// The users stay, as Debian has it: files of theirs may be anywhere.
+#[test]
+fn a_purge_with_a_yes_leaves_the_two_users_and_nothing_else() {
+    for (system, then) in [
+        ("without_systemd", ""),
+        ("with_systemd", ""),
+        ("without_systemd; with_postfix", ""),
+        ("with_systemd; with_postfix", "remove"),
+    ] {
+        scenario(&format!(
+            "{system}
+            files >/tmp/before
+            install $new
+            echo 'alice:{{PLAIN}}wonderland' >>/etc/sasld/secrets
+            touch /etc/sasld/.secrets.lock
+            mkdir -p /var/lib/sasld && touch /var/lib/sasld/last-good.yaml
+            echo 'sasld sasld/purge-secrets boolean true' | debconf-set-selections
+            {then}
+            purge
+            files >/tmp/after
+            accounts='/etc/(passwd|shadow|group|gshadow|subuid|subgid)-?$|/etc/\\.pwd\\.lock|/etc$'
+            diff <(grep -Ev \"$accounts\" /tmp/before) <(grep -Ev \"$accounts\" /tmp/after)
+            is \"$(getent passwd _sasld _sasld-pam | wc -l)\" 2"
+        ));
+    }
+}
+
+#[test]
+fn mail_clients_log_in_through_postfix_and_fail2ban_finds_who_guesses() {
+    let Some(out) = scenario_with_output(
+        "without_systemd; install procps swaks libnet-ssleay-perl; with_postfix; install $new
+        /debs/login
+        cp /var/log/sasld.log /var/log/mail.log /out/",
+    ) else {
+        return;
+    };
+    let filter = repository("packaging/fail2ban/filter.conf");
+    // Names that would like to be addresses.
+    let mut log = fs::OpenOptions::new().append(true).open(out.path().join("sasld.log")).expect("sasld.log");
+    for user in [r#""x rip=192.0.2.66 tls=yes""#, r#""x\" rip=192.0.2.66 tls=yes y=\"""#] {
+        let line = "time=2026-11-22T18:51:57.219326Z level=info event=auth result=refused why=bad_name";
+        writeln!(log, "{line} user={user} mech=PLAIN service=smtp rip=127.0.0.1 tls=no pid=180 ms=0")
+            .expect("sasld.log");
+    }
+    // Three mechanisms with a wrong password and an unknown user each, and two for the user of the system.
+    for (log, mode, found) in [
+        ("sasld.log", "normal", 8),
+        ("sasld.log", "aggressive", 8),
+        ("mail.log", "postfix", 8),
+        ("mail.log", "normal", 0),
+    ] {
+        let log = out.path().join(log);
+        let filter = format!("{}[mode={mode}]", filter.display());
+        let said = output(Command::new("fail2ban-regex").arg(&log).arg(&filter));
+        assert!(
+            said.contains(&format!(", {found} matched,")),
+            "{mode}: {said}\n{}",
+            fs::read_to_string(&log).unwrap()
+        );
+    }
+}
+
+#[test]
+fn lintian_has_nothing_to_say() {
+    let Some(package) = package() else { return };
+    let said = output(
+        Command::new("lintian").args(["--allow-root", "--display-info", "--pedantic"]).arg(&package.new),
+    );
+    assert_eq!(said, "");
+}
+
+#[test]
+fn it_depends_on_what_it_links_and_on_what_its_scripts_call() {
+    let Some(package) = package() else { return };
+    let depends = output(Command::new("dpkg-deb").args(["--field"]).arg(&package.new).arg("Depends"));
+    let names: BTreeSet<&str> = depends.split(", ").filter_map(|one| one.split_whitespace().next()).collect();
+    let expected = ["debconf", "libc6", "libgcc-s1", "libpam-runtime", "libpam0g", "systemd"];
+    assert_eq!(names, BTreeSet::from(expected));
+}
+
+#[test]
+fn the_licence_of_every_crate_in_the_programs_is_in_the_copyright_file() {
+    let Some(package) = package() else { return };
+    let tree = output(
+        Command::new("sh")
+            .arg("-c")
+            .arg("dpkg-deb --fsys-tarfile \"$0\" | tar -xO ./usr/share/doc/sasld/copyright")
+            .arg(&package.new),
+    );
+    let crates = output(Command::new(env!("CARGO")).current_dir(repository("")).args([
+        "tree",
+        "--offline",
+        "--locked",
+        "--edges=normal,build",
+        "--prefix=none",
+        "--format={p}",
+    ]));
+    let mut seen = 0;
+    for line in crates.lines().filter(|line| !line.starts_with("sasld ")) {
+        let mut words = line.split_whitespace();
+        let (name, version) = (words.next().expect("a name"), words.next().expect("a version"));
+        seen += 1;
+        let files = format!("\nFiles: vendor/{name}-{}/*\nCopyright: ", version.trim_start_matches('v'));
+        assert!(tree.contains(&files), "{line} is missing");
+    }
+    assert!(seen > 50, "only {seen} crates");
+}
+
+#[test]
+fn it_was_built_without_a_network() {
+    let Some(package) = package() else { return };
+    let log = fs::read_to_string(package.new.with_file_name("build.log")).expect("build.log");
+    assert!(log.contains("network interfaces during this build: lo\n"), "{log}");
+}
+
+#[test]
+fn the_apparmor_profiles_compile() {
+    for profile in ["sasld", "sasld-pam"] {
+        let profile = repository("packaging/apparmor").join(profile);
+        output(Command::new("apparmor_parser").args(["--skip-kernel-load", "--skip-cache"]).arg(profile));
+    }
+}
