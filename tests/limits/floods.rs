@@ -143,7 +143,7 @@ fn a_thousand_guessers_refuse_and_delay_nobody() {
     let mut guesser = daemon.peer();
     let mut honest = daemon.peer();
     let mut behind_the_same_proxy = daemon.peer();
-    for round in 0..count(5, 200) {
+    for round in 0..count(3, 60) {
         let first = round * 1_000;
         for hundred in 0..10 {
             let guesses = (0..100).map(|number| {

@@ -18,10 +18,10 @@ const SECOND: &str = "AGJvYgBzZWNvbmQ=";
 /// Logs alice in, rightly and wrongly, until it is told to stop.
 fn judge_alice(daemon: &Daemon, stop: &AtomicBool) {
     let mut peer = daemon.peer();
-    let request = |id, number: usize| auth(id, "PLAIN", if number % 4 == 0 { WRONG } else { RIGHT });
+    let request = |id, number: usize| auth(id, "PLAIN", if number.is_multiple_of(4) { WRONG } else { RIGHT });
     while !stop.load(Ordering::Relaxed) {
         load::run(&mut peer, 256, request, |number, answer| {
-            assert_eq!(answer.starts_with("OK\t"), number % 4 != 0, "{answer}");
+            assert_eq!(answer.starts_with("OK\t"), !number.is_multiple_of(4), "{answer}");
         });
     }
 }
