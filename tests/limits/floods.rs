@@ -44,11 +44,12 @@ fn three_hundred_connections_at_once_find_room_in_the_backlog_and_are_greeted() 
 fn connections_that_come_and_go_leave_nothing_behind() {
     let site = Site::new(ALICE, "");
     let daemon = site.start();
+    load::fill_memory(&daemon);
     cycle(&daemon, 2_000);
     let account = Account::open(&daemon);
     let cycles = count(20_000, 1_000_000);
     cycle(&daemon, cycles);
-    account.close("connect, say a part of it, close", cycles, 2 * MIB_IN_KIB);
+    account.close("connect, say a part of it, close", cycles, MIB_IN_KIB);
     assert_eq!(log_in(&mut daemon.peer(), 1, "PLAIN", RIGHT), "OK\t1\tuser=alice");
 }
 

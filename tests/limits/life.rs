@@ -40,6 +40,7 @@ fn a_storm_of_reloads_gives_no_wrong_answer_and_the_last_one_counts() {
     let site = Site::new(ALICE, "log_level: info\n");
     let daemon = site.start();
     let good = fs::read_to_string(site.config()).unwrap();
+    load::fill_memory(&daemon);
     let account = Account::open(&daemon);
     let stop = AtomicBool::new(false);
     let reloads = count(100, 10_000);
@@ -60,7 +61,7 @@ fn a_storm_of_reloads_gives_no_wrong_answer_and_the_last_one_counts() {
     daemon.signal(Signal::SIGHUP);
     daemon.log.wait_for(&["event=reloaded", "mechanisms=LOGIN"]);
     assert_eq!(log_in(&mut daemon.peer(), 1, "PLAIN", RIGHT), "FAIL\t1");
-    account.close("reloads under load", reloads, 4_096);
+    account.close("reloads under load", reloads, 2_048);
 }
 
 #[test]
@@ -69,6 +70,7 @@ fn a_secrets_file_replaced_again_and_again_is_the_old_or_the_new_one_and_never_a
     let daemon = site.start();
     let stop = AtomicBool::new(false);
     let renames = count(200, 5_000);
+    load::fill_memory(&daemon);
     let account = Account::open(&daemon);
     thread::scope(|scope| {
         let _stop = Stop(&stop);
@@ -88,7 +90,7 @@ fn a_secrets_file_replaced_again_and_again_is_the_old_or_the_new_one_and_never_a
             assert!(log_in(&mut peer, 2, "PLAIN", wrong).starts_with("FAIL\t2\tuser=bob"));
         }
     });
-    account.close("secrets files under load", renames, 4_096);
+    account.close("secrets files under load", renames, 2_048);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Many requests over one connection, and a look at every answer.
 
 use crate::peer::Peer;
+use crate::site::{Daemon, RIGHT, auth};
 
 /// Requests on the way at a time: their lines fit into what a socket holds.
 const WINDOW: usize = 64;
@@ -39,4 +40,9 @@ fn offset(answer: &str) -> usize {
 /// Logs in so often, one after the other; every answer must be OK.
 pub fn right_ones(peer: &mut Peer, logins: usize, request: impl Fn(u32) -> String) {
     run(peer, logins, |id, _| request(id), |_, answer| assert!(answer.starts_with("OK\t"), "{answer}"));
+}
+
+/// Fills what the daemon keeps of the last logins, so that it does not grow any more.
+pub fn fill_memory(daemon: &Daemon) {
+    right_ones(&mut daemon.peer(), 10_000, |id| auth(id, "PLAIN", RIGHT));
 }
