@@ -5,7 +5,7 @@ CARGO_TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
 TIME ?= 60
 
-.PHONY: help run demo test test-dovecot test-boot manuals bench timing fuzz deb vendor lintian deny fmt clippy doc fmt-check
+.PHONY: help run demo test test-dovecot soak test-boot manuals bench timing fuzz deb vendor lintian deny fmt clippy doc fmt-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ test: ## everything that CI runs; a test that cannot run is a failure
 test-dovecot: ## the dialogs against Debian's Dovecot (a part of `make test`)
 	@packaging/dev/need test
 	$(CARGO_TEST) --test dovecot
+
+soak: ## the tests of the limits with a thousand times as much, some ten minutes; prints what it cost
+	@packaging/dev/need test
+	@rm -f target/soak.md; mkdir -p target
+	SASLD_SOAK=$(CURDIR)/target/soak.md cargo test --release --test limits -- --test-threads=1
+	@cat target/soak.md
 
 test-boot: ## the package and Postfix under a real systemd, in a container (a part of `make test`)
 	@packaging/dev/need boot

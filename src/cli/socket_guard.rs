@@ -60,9 +60,10 @@ fn guard(path: &Path) -> Result<Exit, Failure> {
             Ok(Exit::Yes)
         }
         found => {
-            let who = match found {
-                Ok(Some(pid)) => program(pid),
-                Ok(None) | Err(_) => "a program that cannot be seen from here".to_owned(),
+            // Who called listen(2) may have left the socket to another and gone: Dovecot goes into the background so.
+            let who = match holder(path).or(found.ok().flatten()) {
+                Some(pid) => program(pid),
+                None => "a program that cannot be seen from here".to_owned(),
             };
             let path = path.display();
             let message = format_args!(
@@ -90,11 +91,32 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(UnixStream::from(socket))
 }
 
+/// The first process that has the socket listening at this path open, if we may look.
+fn holder(path: &Path) -> Option<i32> {
+    // Number, references, protocol, flags, type, state, inode, path; the flag is the kernel's __SO_ACCEPTCON.
+    let sockets = fs::read_to_string("/proc/net/unix").ok()?;
+    let inode = sockets.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let [_, _, _, flags, _, _, inode, name] = columns[..] else { return None };
+        (flags == "00010000" && Path::new(name) == path).then_some(inode)
+    })?;
+    let socket = format!("socket:[{inode}]");
+    let has_it = |pid: &i32| {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        descriptors
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .any(|found| found == Path::new(&socket))
+    };
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut pids: Vec<i32> = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    pids.into_iter().find(has_it)
+}
+
 /// `dovecot (process 123)`.
 fn program(pid: i32) -> String {
     match fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(name) => format!("{} (process {pid})", name.trim_end()),
-        // It started somebody who inherited the socket, and went.
         Err(_) => format!("what process {pid}, which is gone, left behind"),
     }
 }
@@ -139,7 +161,9 @@ fn something_to_serve(path: &Path) -> Result<Exit, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixListener;
+    use std::process::Command;
 
     #[test]
     fn nobody_and_a_stale_file_are_no_obstacle() {
@@ -160,5 +184,17 @@ mod tests {
         assert_eq!(exit, 1);
         assert!(message.contains(&format!("(process {})", std::process::id())), "{message}");
         assert_eq!(message.lines().count(), 1);
+    }
+
+    #[test]
+    fn who_inherited_the_socket_is_named_and_not_who_made_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("auth");
+        let socket = UnixListener::bind(&path).unwrap();
+        let mut heir = Command::new("sleep").arg("60").stdin(OwnedFd::from(socket)).spawn().unwrap();
+        let message = guard(&path).unwrap_err().message;
+        heir.kill().unwrap();
+        heir.wait().unwrap();
+        assert!(message.contains(&format!("sleep (process {})", heir.id())), "{message}");
     }
 }

@@ -480,26 +480,29 @@ mod tests {
         _hold: mpsc::Sender<()>,
     }
 
+    fn policy() -> Policy {
+        Policy {
+            host: "mail.example.com".to_owned(),
+            names: NameRules::default(),
+            default_service: ServicePolicy {
+                mechanisms: Mechanism::ALL.to_vec(),
+                require_tls: false,
+                allow_nets: None,
+            },
+            services: std::collections::BTreeMap::new(),
+            refusal_delay: Duration::from_secs(2),
+            deadline: Duration::from_secs(8),
+            on_outage: OnOutage::Auto,
+            max_exchanges: 1_024,
+        }
+    }
+
     impl Client {
         async fn connect() -> Self {
             tokio::time::pause();
             let (hold, end) = mpsc::channel::<()>();
             tokio::task::spawn_blocking(move || end.recv());
-            let policy = Policy {
-                host: "mail.example.com".to_owned(),
-                names: NameRules::default(),
-                default_service: ServicePolicy {
-                    mechanisms: Mechanism::ALL.to_vec(),
-                    require_tls: false,
-                    allow_nets: None,
-                },
-                services: std::collections::BTreeMap::new(),
-                refusal_delay: Duration::from_secs(2),
-                deadline: Duration::from_secs(8),
-                on_outage: OnOutage::Auto,
-                max_exchanges: 1_024,
-            };
-            let service = Arc::new(Service::new(Live { policy, passdbs: Chain::new(Vec::new()) }));
+            let service = Arc::new(Service::new(Live { policy: policy(), passdbs: Chain::new(Vec::new()) }));
             let (stream, served) = UnixStream::pair().unwrap();
             let serving = tokio::spawn(serve(Stream::Unix(served), service, 1));
             let mut client = Self { stream, serving, _hold: hold };
@@ -592,5 +595,26 @@ mod tests {
         assert!(sent < 4 << 20, "the client is never held up");
         advance(STUCK_AFTER + Duration::from_secs(1)).await;
         (&mut client.serving).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_question_whose_task_panics_is_answered() {
+        let (now, policy) = (Moment(Duration::ZERO), policy());
+        let mut session = Session::new(now);
+        let mut say = |line: &[u8]| session.on_line(line, now, &policy, 1, &mut random::seed);
+        say(b"VERSION\t1\t1");
+        say(b"CPID\t7");
+        let Action::Ask(ticket, ..) = say(b"AUTH\t1\tPLAIN\tservice=smtp\tresp=AGFsaWNlAHdyb25n") else {
+            panic!("a password is a question")
+        };
+        let (sender, mut answers) = unbounded_channel();
+        let reply = ReplyTo { ticket, sender: Some(sender) };
+        let task = tokio::spawn(async move {
+            let _reply = reply;
+            panic!("a passdb gone wrong");
+        });
+        assert!(task.await.is_err_and(|error| error.is_panic()));
+        let answer = answers.recv().await;
+        assert!(matches!(answer, Some((answered, Err(Outage::Internal))) if answered == ticket));
     }
 }

@@ -113,7 +113,7 @@ struct Connections {
     count: AtomicUsize,
     /// Somebody left.
     left: Notify,
-    next_number: AtomicU32,
+    last_number: AtomicU32,
 }
 
 impl Server {
@@ -137,7 +137,7 @@ impl Server {
             permits: Arc::new(Semaphore::new(max_connections)),
             count: AtomicUsize::new(0),
             left: Notify::new(),
-            next_number: AtomicU32::new(0),
+            last_number: AtomicU32::new(0),
         });
         Ok(Self { service, workers, connections, _stop: stop })
     }
@@ -189,11 +189,7 @@ impl Server {
 
     fn hand_over(&self, stream: Accepted, permit: OwnedSemaphorePermit) {
         let connections = Arc::clone(&self.connections);
-        // CUID is a number from 1 to 2^32−1.
-        let mut number = connections.next_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        if number == 0 {
-            number = connections.next_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        }
+        let number = connections.next_number();
         connections.count.fetch_add(1, Ordering::Relaxed);
         let present = Present { connections, _permit: permit };
         let service = Arc::clone(&self.service);
@@ -224,6 +220,18 @@ impl Server {
     }
 }
 
+impl Connections {
+    /// CUID, a number from 1 to 2^32−1; after the last one they begin again.
+    fn next_number(&self) -> u32 {
+        loop {
+            let number = self.last_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+            if number != 0 {
+                return number;
+            }
+        }
+    }
+}
+
 /// One connection, counted.
 struct Present {
     connections: Arc<Connections>,
@@ -234,5 +242,22 @@ impl Drop for Present {
     fn drop(&mut self) {
         self.connections.count.fetch_sub(1, Ordering::Relaxed);
         self.connections.left.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_connection_is_never_0() {
+        let connections = Connections {
+            permits: Arc::new(Semaphore::new(1)),
+            count: AtomicUsize::new(0),
+            left: Notify::new(),
+            last_number: AtomicU32::new(u32::MAX - 2),
+        };
+        let numbers = [(); 4].map(|()| connections.next_number());
+        assert_eq!(numbers, [u32::MAX - 1, u32::MAX, 1, 2]);
     }
 }

@@ -37,14 +37,12 @@ pages! {
     the_secrets_file: "docs/secrets-file.md", "
         install -D -m 644 packaging/sasld.yaml /etc/sasld/sasld.yaml
         useradd --system --user-group _sasld
-        mkdir -p /etc/dovecot
-        cat >/etc/dovecot/users <<'USERS'
-alice:{PLAIN}x
-dave:{SSHA}8bX4JQDfZqtTfvnQ4ssDmWb17/FTQUxU
-erin:{PLAIN}secret::::::allow_nets=192.0.2.0/24
-frank:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a
-USERS
-        install -m 640 -g _sasld /dev/null /etc/sasld/secrets; chmod 755 $scratch; systemctl start sasld",
+        mkdir -p /run/sasld; systemctl start sasld
+        install -D -m 600 /dev/null /etc/dovecot/users
+        echo 'alice:{SSHA256}/Z0pkpAWsb9JVo7KukPokurXiYYQIwyFpQehiwMEOTpTQUxU:1000:1000::/home/alice' >>/etc/dovecot/users
+        echo 'dave:{SSHA}8bX4JQDfZqtTfvnQ4ssDmWb17/FTQUxU' >>/etc/dovecot/users
+        echo 'erin:{PLAIN}secret::::::allow_nets=192.0.2.0/24,local' >>/etc/dovecot/users
+        echo 'frank:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a' >>/etc/dovecot/users",
         "sasld user list | shows bob";
     other_mail_servers: "docs/clients.md", "alice; systemctl start sasld; postfix start", "log_in | shows '235 2.7.0'";
 
