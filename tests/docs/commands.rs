@@ -225,8 +225,12 @@ fn results(output: &str) -> Results {
     results
 }
 
-/// A line without what differs from one run to the next: numbers, queue ids, times.
+/// A line without what differs from one run to the next: numbers, queue ids, times, generated passwords.
 fn stable(line: &str) -> String {
+    let generated = line.strip_prefix("password of ").and_then(|rest| rest.split_once(": "));
+    if let Some((user, _)) = generated {
+        return format!("password of {user}");
+    }
     let words = line.trim().split_inclusive(|c: char| !c.is_ascii_alphanumeric());
     let mut stable = String::new();
     for word in words {

@@ -123,16 +123,25 @@ fn command_lines(page: &str) -> Vec<String> {
         if index % 2 == 0 {
             let code = block.split('`').skip(1).step_by(2);
             lines.extend(code.filter_map(|code| code.strip_prefix("sasld ")).map(str::to_owned));
-        } else if let Some(console) = block.strip_prefix("console\n") {
-            let typed =
-                console.lines().filter_map(|line| line.strip_prefix("# ").or(line.strip_prefix("$ ")));
-            let ours = typed.filter_map(|line| match line.strip_prefix("sasld ") {
-                Some(arguments) => Some(arguments),
-                // Behind another command, such as setpriv.
-                None => line.split_once(" sasld ").map(|(_, arguments)| arguments),
-            });
-            lines.extend(ours.map(str::to_owned));
+            continue;
         }
+        let Some((info, typed)) = block.split_once('\n') else { continue };
+        let prompts: &[&str] = match info.split(' ').next() {
+            Some("sh") => &[""],
+            Some("console") => &["# ", "$ "],
+            _ => continue,
+        };
+        let typed =
+            typed.lines().filter_map(|line| prompts.iter().find_map(|prompt| line.strip_prefix(prompt)));
+        let ours = typed.filter_map(|line| match line.strip_prefix("sasld ") {
+            Some(arguments) => Some(arguments),
+            // Behind another command, such as setpriv.
+            None => line
+                .split_once(" sasld ")
+                .filter(|(before, _)| before.starts_with("setpriv"))
+                .map(|(_, rest)| rest),
+        });
+        lines.extend(ours.map(str::to_owned));
     }
     lines
 }

@@ -12,6 +12,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::thread;
 
 const MIB_IN_KIB: u64 = 1_024;
 
@@ -129,7 +130,7 @@ fn logins_leave_nothing_behind() {
     }
     let account = Account::open(&daemon);
     let logins = count(100_000, 10_000_000);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for peer in &mut peers {
             scope.spawn(move || load::run(peer, logins / 2, request, judge));
         }
@@ -180,19 +181,24 @@ fn a_thousand_guessers_refuse_and_delay_nobody() {
 fn addresses_without_end_fill_no_table() {
     let site = Site::new(ALICE, "");
     let daemon = site.start();
-    let mut peer = daemon.peer();
+    let mut peers = [(); 4].map(|()| daemon.peer());
     let from = |number: usize, id: u32| {
-        let network = format!("2001:db8:{:x}:{:x}::1", number >> 16 & 0xffff, number & 0xffff);
-        let network = network.replace("2001:db8", &format!("2001:{:x}", 0xdb8 + (number >> 32)));
+        let network = format!("2001:{:x}:{:x}:{:x}::1", number >> 32, number >> 16 & 0xffff, number & 0xffff);
         auth_from(&network, id, "PLAIN", WRONG)
     };
     let refused = |_: usize, answer: &str| assert!(answer.starts_with("FAIL\t"), "{answer}");
-    load::run(&mut peer, 10_000, |id, number| from(number, id), refused);
+    load::run(&mut peers[0], 10_000, |id, number| from(number, id), refused);
     let account = Account::open(&daemon);
     let addresses = count(60_000, 10_000_000);
-    load::run(&mut peer, addresses, |id, number| from(number + 10_000, id), refused);
+    thread::scope(|scope| {
+        for (first, peer) in (10_000..).step_by(addresses / 4).zip(&mut peers) {
+            scope.spawn(move || {
+                load::run(peer, addresses / 4, |id, number| from(first + number, id), refused);
+            });
+        }
+    });
     account.close("refusals, each of another IPv6 network", addresses, 4 * MIB_IN_KIB);
-    assert_eq!(log_in(&mut peer, 1, "PLAIN", RIGHT), "OK\t1\tuser=alice");
+    assert_eq!(log_in(&mut peers[0], 1, "PLAIN", RIGHT), "OK\t1\tuser=alice");
 }
 
 #[test]
