@@ -221,7 +221,7 @@ impl Connection {
 
     async fn send(&mut self, job: Job, lane: Lane) -> io::Result<()> {
         self.last_id += 1;
-        let Job { user, from, password, rhost, tty, deadline, reply } = job;
+        let Job { user, from, password, rhost, tty, deadline, reply, .. } = job;
         let request = Request {
             id: self.last_id,
             lane,

@@ -38,6 +38,10 @@ const QUEUE_CAPACITY: usize = 1_024;
 /// How many strangers are served, at most, between two guessers.
 const SERVED_BEFORE_GUESSERS: u8 = 3;
 
+/// The share of a question's time in which its check is not begun any more: the child would be killed in the middle of
+/// it, and those behind it in line would come too late for the same reason.
+const TOO_LATE: u32 = 20;
+
 /// `PAM_TTY` for a mail server that names no service.
 const DEFAULT_TTY: &str = "sasld";
 
@@ -114,6 +118,8 @@ struct Job {
     password: Arc<Password>,
     rhost: String,
     tty: String,
+    /// After this it is not worth a check any more.
+    begin_by: Instant,
     /// Nobody waits for the answer any longer.
     deadline: Instant,
     reply: oneshot::Sender<Outcome>,
@@ -226,6 +232,7 @@ impl Pam {
                 password: Arc::clone(password),
                 rhost: origin.remote.map(|address| address.to_canonical().to_string()).unwrap_or_default(),
                 tty: tty(&origin.service),
+                begin_by: deadline - patience / TOO_LATE,
                 deadline,
                 reply,
             };
@@ -273,9 +280,13 @@ impl State {
                 Lane::Express => self.known.pop(),
                 Lane::Ordinary => self.next_stranger().or_else(|| self.known.pop()),
             }?;
-            if !job.reply.is_closed() {
+            if job.reply.is_closed() {
+                continue;
+            }
+            if Instant::now() <= job.begin_by {
                 return Some(job);
             }
+            job.give_up(Trouble::Busy);
         }
     }
 

@@ -60,6 +60,10 @@ fn success(checked: &Checked, name: &Name, settings: &Settings, names: &NameRule
         );
         return refused(Refusal::NotAsked);
     }
+    if checked.asked_more {
+        // The stack could do without what was not answered; whoever put it there could not.
+        return refused(Refusal::AskedMore);
+    }
     if checked.user == user.as_bytes() {
         return Finding::Found(Answer::Verdict(Ok(Proof::vouched())));
     }
@@ -202,6 +206,8 @@ mod tests {
             let outcome = Checked { asked_more: true, ..checked(Stage::Authenticate, code) };
             assert_eq!(said(outcome), "pam_asked_more");
         }
+        let optional = Checked { asked_more: true, ..checked(Stage::Account, Code::SUCCESS) };
+        assert_eq!(said(optional), "pam_asked_more");
     }
 
     #[test]

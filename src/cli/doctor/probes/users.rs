@@ -79,7 +79,8 @@ pub fn secrets_lines(facts: &Facts) -> Vec<Finding> {
             let finding = Finding::warning(problem).at(file.path.display());
             let finding = finding.why("Whoever this is for cannot log in, whatever the password.");
             let path = quote(&file.path.display().to_string());
-            let delete = format!("sed -i '{}d' {path}", problem.line);
+            // A comment: nothing is lost, and the numbers of the other lines stay true.
+            let silence = format!("sed -i --follow-symlinks '{}s/^/#/' {path}", problem.line);
             findings.push(
                 match (&problem.name, problem.name.as_ref().and_then(|name| closed_by(secrets, name))) {
                     (Some(name), Some(Closed::BrokenLine)) => {
@@ -89,9 +90,9 @@ pub fn secrets_lines(facts: &Facts) -> Vec<Finding> {
                     (Some(name), Some(Closed::Duplicate)) if twice.contains(&name) => finding,
                     (Some(name), Some(Closed::Duplicate)) => {
                         twice.push(name);
-                        finding.fix(delete)
+                        finding.fix(silence)
                     }
-                    _ => finding.fix(delete),
+                    _ => finding.fix(silence),
                 },
             );
         }
