@@ -50,9 +50,18 @@ fn one_that_ends_the_process_costs_one_verdict() {
 }
 
 #[test]
+fn one_that_leaves_its_group_is_killed_all_the_same() {
+    let mut pam = server();
+    assert_eq!(pam.result("leave", "right"), YES);
+    let outcome = pam.ask_within("hang", "right", Duration::from_millis(300));
+    assert_eq!(trouble(&outcome), Some(Trouble::Timeout));
+    next_login_is_right_and_on_time(&mut pam);
+}
+
+#[test]
 fn what_it_leaves_running_dies_with_its_child() {
     let mut pam = server();
-    assert_eq!(pam.result("leave", "right").1, Code::SYSTEM_ERR, "it cannot leave its group");
+    assert_eq!(pam.result("alice", "right"), YES);
     let before = pam.children();
     assert_eq!(pam.result("fork", "right"), YES);
     let group = before[0].to_string();
@@ -161,6 +170,21 @@ fn leaks_are_ended_by_a_new_child() {
         let fds = std::fs::read_dir(format!("/proc/{child}/fd")).expect("descriptors").count();
         assert!(fds < 100, "{fds} descriptors");
     }
+    assert!(!pam.log().contains("pam_worker_lost"), "a planned end is no news: {}", pam.log());
+}
+
+#[test]
+fn a_child_that_has_served_its_quota_is_replaced_and_nobody_notices() {
+    let mut pam = server();
+    assert_eq!(pam.result("alice", "right"), YES);
+    let first = pam.children();
+    // The quota is 500 requests, the one above included.
+    for request in 1..500 {
+        assert_eq!(pam.children(), first, "before request {request}");
+        assert_eq!(pam.result("alice", "right"), YES);
+    }
+    next_login_is_right_and_on_time(&mut pam);
+    assert!(pam.children().iter().all(|child| !first.contains(child)), "the old one is gone");
     assert!(!pam.log().contains("pam_worker_lost"), "a planned end is no news: {}", pam.log());
 }
 

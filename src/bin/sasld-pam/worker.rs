@@ -14,7 +14,7 @@ use crate::{ffi, guard};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{ResGid, ResUid, getgroups, getresgid, getresuid, setsid};
+use nix::unistd::{Pid, ResGid, ResUid, getgroups, getresgid, getresuid, setpgid};
 use pam::{Context, Flag};
 use sasld::pam::code::Code;
 use sasld::pam::request::{
@@ -71,8 +71,9 @@ pub fn run(settings: &Settings, lane: Lane, folder: Option<PathBuf>) -> io::Resu
 /// Takes the channel from standard input, and makes the process what modules may run in.
 fn settle_in(lane: Lane) -> io::Result<UnixStream> {
     let channel = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    // The supervisor did not make us the leader of a group, so this cannot fail but under a debugger.
-    let _ = setsid();
+    // A group to be killed by. Not a session: where the kernel schedules by session (autogroup), our priority would count
+    // for nothing beside the other children.
+    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
     // Before the files in /proc become root's. Without /proc the kernel chooses by size, which is as good a guess.
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
