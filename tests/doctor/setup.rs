@@ -110,6 +110,9 @@ fn nothing_is_changed_without_apply_and_undo_brings_everything_back() {
         fs::read_to_string(site.etc().join("main.cf")).unwrap() + "smtpd_sasl_path = private/old\n",
     )
     .unwrap();
+    // A key that no setting names may still be somebody's.
+    let key = site.etc().join("tls-key.pem");
+    fs::write(&key, "somebody's").unwrap();
     site.age();
     let before = settings(&site);
     let printed = site.sasld(&["setup", "postfix"]);
@@ -123,6 +126,7 @@ fn nothing_is_changed_without_apply_and_undo_brings_everything_back() {
     let undone = site.shell(&format!("set -e\n{undo}"));
     assert_eq!(undone.exit, 0, "{}", undone.out);
     assert_eq!(settings(&site), before);
+    assert_eq!(fs::read_to_string(key).unwrap(), "somebody's");
 }
 
 #[test]

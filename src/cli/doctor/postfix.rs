@@ -257,9 +257,18 @@ impl Instance {
         )
     }
 
-    /// Key and certificate of [`new_certificate`](Self::new_certificate).
+    /// Key and certificate of [`new_certificate`](Self::new_certificate): names that nothing has yet, for openssl would
+    /// write over somebody's key.
     pub fn new_certificate_files(&self) -> [String; 2] {
-        ["tls-key.pem", "tls-cert.pem"].map(|name| self.directory.join(name).display().to_string())
+        let named = |number: u32| {
+            let number = if number == 1 { String::new() } else { format!("-{number}") };
+            ["key", "cert"].map(|what| self.directory.join(format!("tls-{what}{number}.pem")))
+        };
+        let mut number = 1;
+        while named(number).iter().any(|file| file.symlink_metadata().is_ok()) {
+            number += 1;
+        }
+        named(number).map(|file| file.display().to_string())
     }
 
     /// The same command, and afterwards a running Postfix looks at its files.
