@@ -105,7 +105,7 @@ fn a_stuck_stack_is_no_verdict_at_the_deadline_and_delays_nobody_else() {
     let mut peer = site.peer();
     assert_eq!(log_in(&mut peer, 1, "carol", "secret"), "OK\t1\tuser=carol");
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    // No FAIL with temp_fail would do for this client, whose service is not smtp.
+    // Its service is not smtp, so it is told, and the connection stays.
     let answer = stuck.line();
     assert!(answer.contains("\tcode=temp_fail"), "{answer}");
     assert!((900..3_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
@@ -132,13 +132,33 @@ fn success_without_a_question_and_another_name_are_refused() {
     for (id, user, why) in [
         (1, "yes", "pam_not_asked"),
         (2, "rename", "pam_user_changed"),
-        (3, "twice", "pam_asked_more"),
-        (4, "asks-later", "pam_not_asked"),
+        // A second prompt that nobody answers: the module takes the login for a success, and for a failure.
+        (3, "twice0", "pam_asked_more"),
+        (4, "twice7", "pam_asked_more"),
+        (5, "asks-later", "pam_not_asked"),
     ] {
         let answer = log_in(&mut peer, id, user, "right");
         assert!(answer.starts_with(&format!("FAIL\t{id}\tuser={user}\treason=")), "{answer}");
         site.sasld.log.wait_for(&["result=refused", &format!("why={why}"), &format!("user={user}")]);
     }
+}
+
+#[test]
+fn a_second_prompt_in_an_outage_is_no_refusal() {
+    let site = Site::start(&module_stack(), &["--min-uid=0"], "");
+    let mut peer = site.peer();
+    // What the failed conversation leaves, and a directory that cannot be reached.
+    for (id, user) in [(1, "twice"), (2, "twice9")] {
+        let answer = log_in(&mut peer, id, user, "right");
+        assert!(answer.contains("\tcode=temp_fail"), "{answer}");
+        site.sasld.log.wait_for(&["result=outage", "why=passdb_unavailable", &format!("user={user}")]);
+    }
+    site.sasld.log.wait_for(&[
+        "event=pam_undecided",
+        "user=twice9",
+        "trouble=PAM_AUTHINFO_UNAVAIL",
+        "prompts",
+    ]);
 }
 
 #[test]
