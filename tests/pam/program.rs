@@ -44,7 +44,7 @@ fn several_requests_are_answered_at_a_time_and_by_their_ids() {
 }
 
 #[test]
-fn too_many_requests_are_turned_away() {
+fn of_too_many_requests_only_those_that_were_begun_have_kept_a_worker() {
     let mut pam = PamServer::start(&module_stack(), &["--min-uid=0", "--workers=1"]);
     let ids: Vec<u64> =
         (0..20).map(|_| pam.send("hang", b"right", Lane::Ordinary, Duration::from_secs(1))).collect();
@@ -53,7 +53,8 @@ fn too_many_requests_are_turned_away() {
         answers.iter().filter(|outcome| matches!(outcome, Outcome::Undecided(Trouble::Busy, _))).count();
     let late =
         answers.iter().filter(|outcome| matches!(outcome, Outcome::Undecided(Trouble::Timeout, _))).count();
-    assert!(busy >= 14 && busy + late == 20, "{busy} busy, {late} late");
+    // One that hangs. Four wait behind it until it is too late for them, and for the others there is no room.
+    assert_eq!((busy, late), (19, 1));
 }
 
 #[test]

@@ -171,7 +171,11 @@ impl Pool {
                 queue.iter().filter(|(job, _)| now >= job.deadline).map(|(job, _)| *job).collect();
             queue.retain(|(job, _)| now < job.deadline);
             for job in expired {
-                self.reply(job, undecided(Trouble::Timeout, "no child was free in time"));
+                // Nobody's fault who waited: no child has begun with it.
+                self.reply(
+                    job,
+                    undecided(Trouble::Busy, "no worker was free in time; see `workers` in docs/pam.md"),
+                );
             }
         }
         for crew in &mut self.crews {
