@@ -23,9 +23,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use thiserror::Error;
-use tokio::net::{TcpSocket, UnixSocket};
+use tokio::net::TcpSocket;
 
-/// Connections that may wait to be accepted: Postfix starts its processes in bursts.
+/// Connections that may wait to be accepted over TCP: Postfix starts its processes in bursts.
 const BACKLOG: u32 = 4_096;
 
 /// A socket as the configuration has it.
@@ -131,10 +131,25 @@ pub struct Listener {
 
 /// A listener that is ready, but for its name: clients do not find it yet.
 pub struct Prepared {
-    listener: Option<Listener>,
-    /// Where a Unix socket is and where it belongs.
-    rename: Option<(PathBuf, PathBuf)>,
+    socket: PreparedSocket,
+    access: ArcSwap<Access>,
+    name: String,
 }
+
+enum PreparedSocket {
+    Unix(UnnamedSocket),
+    Tcp(tokio::net::TcpListener),
+}
+
+/// A Unix socket that listens, without blocking, under a temporary name; needs no runtime.
+pub struct UnnamedSocket {
+    listener: UnixListener,
+    temporary: Temporary,
+    path: PathBuf,
+}
+
+/// A name that is removed when it goes out of scope, if it is still there.
+struct Temporary(PathBuf);
 
 enum Socket {
     Unix(tokio::net::UnixListener),
@@ -184,26 +199,8 @@ impl Listener {
         let access = ArcSwap::from_pointee(endpoint.access());
         match endpoint {
             Endpoint::Unix { path, owner, group, mode, .. } => {
-                if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
-                    return Err(BindError::NotASocket(name));
-                }
-                let temporary = temporary_beside(path);
-                let _ = fs::remove_file(&temporary);
-                let socket = bind_unix(&temporary, *mode).map_err(|source| BindError::System {
-                    endpoint: name.clone(),
-                    step: "bind",
-                    source,
-                })?;
-                let listener = Self { socket: Socket::Unix(socket), file: None, access, name: name.clone() };
-                // From here on, dropping it removes the temporary name.
-                let prepared =
-                    Prepared { listener: Some(listener), rename: Some((temporary.clone(), path.clone())) };
-                give_to(&temporary, *owner, *group).map_err(|source| BindError::System {
-                    endpoint: name,
-                    step: "set owner and group",
-                    source,
-                })?;
-                Ok(prepared)
+                let socket = PreparedSocket::Unix(UnnamedSocket::bind(path, *owner, *group, *mode)?);
+                Ok(Prepared { socket, access, name })
             }
             Endpoint::Tcp { address, .. } => {
                 let failed =
@@ -215,9 +212,8 @@ impl Listener {
                     io::ErrorKind::AddrInUse => BindError::AlreadyServed(address.to_string()),
                     _ => failed("bind")(source),
                 })?;
-                let socket = Socket::Tcp(socket.listen(BACKLOG).map_err(failed("listen"))?);
-                let listener = Self { socket, file: None, access, name };
-                Ok(Prepared { listener: Some(listener), rename: None })
+                let socket = PreparedSocket::Tcp(socket.listen(BACKLOG).map_err(failed("listen"))?);
+                Ok(Prepared { socket, access, name })
             }
         }
     }
@@ -299,33 +295,71 @@ impl Listener {
 }
 
 impl Prepared {
-    /// Puts the socket where clients look for it, in place of a stale one or of our own.
+    /// Puts the socket where clients look for it, in place of a stale one or of our own. Needs a runtime's context.
     ///
     /// # Errors
     /// See [`BindError`].
-    ///
-    /// # Panics
-    /// Never: a prepared listener is placed once.
-    pub fn place(mut self) -> Result<Listener, BindError> {
-        let mut listener = self.listener.take().expect("only `place` takes it, and consumes itself");
-        if let Some((temporary, path)) = &self.rename {
-            match fs::rename(temporary, path).and_then(|()| identity_of(path)) {
-                Ok(identity) => listener.file = Some((path.clone(), identity)),
-                Err(source) => {
+    pub fn place(self) -> Result<Listener, BindError> {
+        let Self { socket, access, name } = self;
+        let (socket, file) = match socket {
+            PreparedSocket::Unix(socket) => {
+                let path = socket.path.clone();
+                let failed = |step| {
                     let endpoint = path.display().to_string();
-                    return Err(BindError::System { endpoint, step: "rename into place", source });
-                }
+                    move |source| BindError::System { endpoint, step, source }
+                };
+                let socket = socket.place()?;
+                let identity = identity_of(&path).map_err(failed("find"))?;
+                let socket =
+                    tokio::net::UnixListener::from_std(socket).map_err(failed("wait for clients"))?;
+                (Socket::Unix(socket), Some((path, identity)))
             }
+            PreparedSocket::Tcp(socket) => (Socket::Tcp(socket), None),
+        };
+        Ok(Listener { socket, file, access, name })
+    }
+}
+
+impl UnnamedSocket {
+    /// Makes a socket that [`place`](Self::place) puts at `path`, with this mode from its first moment.
+    ///
+    /// # Errors
+    /// See [`BindError`]. Everything is as it was then.
+    pub fn bind(path: &Path, owner: Option<Uid>, group: Option<Gid>, mode: u32) -> Result<Self, BindError> {
+        let endpoint = path.display().to_string();
+        if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+            return Err(BindError::NotASocket(endpoint));
         }
+        let failed = |step| {
+            let endpoint = endpoint.clone();
+            move |source| BindError::System { endpoint, step, source }
+        };
+        // The temporary name may be short enough where this one is not.
+        UnixAddr::new(path).map_err(|errno| failed("bind")(errno.into()))?;
+        let temporary = Temporary(temporary_beside(path));
+        let _ = fs::remove_file(&temporary.0);
+        let listener = bind_unix(&temporary.0, mode).map_err(failed("bind"))?;
+        give_to(&temporary.0, owner, group).map_err(failed("set owner and group"))?;
+        Ok(Self { listener, temporary, path: path.to_owned() })
+    }
+
+    /// Puts it where clients look for it, in place of a stale one or of our own.
+    ///
+    /// # Errors
+    /// [`BindError::System`].
+    pub fn place(self) -> Result<UnixListener, BindError> {
+        let Self { listener, temporary, path } = self;
+        fs::rename(&temporary.0, &path).map_err(|source| {
+            let endpoint = path.display().to_string();
+            BindError::System { endpoint, step: "rename into place", source }
+        })?;
         Ok(listener)
     }
 }
 
-impl Drop for Prepared {
+impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Some((temporary, _)) = &self.rename {
-            let _ = fs::remove_file(temporary);
-        }
+        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -345,14 +379,14 @@ pub fn loopback() -> Vec<IpNet> {
 }
 
 /// A Unix socket listening at `path`, which has this mode from its first moment.
-fn bind_unix(path: &Path, mode: u32) -> io::Result<tokio::net::UnixListener> {
-    let socket = UnixSocket::new_stream()?;
+fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let before = umask(Mode::from_bits_truncate(!mode & 0o777));
-    // The file gets the mode of the socket, less the umask.
-    let bound = socket.bind(path);
+    // The file gets the mode of the socket, less the umask. The backlog is as long as the kernel allows.
+    let bound = UnixListener::bind(path);
     umask(before);
-    bound?;
-    socket.listen(BACKLOG)
+    let listener = bound?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Sets owner and group, if they are others than they should be: a system call filter may forbid even to ask.
@@ -395,10 +429,18 @@ pub fn is_served(path: &Path) -> io::Result<bool> {
 /// # Errors
 /// [`BindError::AlreadyServed`]: somebody does.
 pub fn refuse_if_served(endpoint: &Endpoint) -> Result<(), BindError> {
-    let Endpoint::Unix { path, .. } = endpoint else {
+    match endpoint {
+        Endpoint::Unix { path, .. } => refuse_if_served_at(path),
         // Binding a TCP address tells.
-        return Ok(());
-    };
+        Endpoint::Tcp { .. } => Ok(()),
+    }
+}
+
+/// The same for the Unix socket at a path.
+///
+/// # Errors
+/// As [`refuse_if_served`].
+pub fn refuse_if_served_at(path: &Path) -> Result<(), BindError> {
     let endpoint = path.display().to_string();
     match is_served(path) {
         Ok(true) => Err(BindError::AlreadyServed(endpoint)),
@@ -417,6 +459,7 @@ fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::UnixSocket;
 
     fn unix(path: &Path) -> Endpoint {
         Endpoint::Unix { path: path.into(), owner: None, group: None, mode: 0o640, peers: Vec::new() }

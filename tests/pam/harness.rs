@@ -291,8 +291,13 @@ impl Listening {
     }
 
     fn run(folder: &Folder, words: &[String]) -> (Child, Log) {
+        let us = nix::unistd::User::from_uid(nix::unistd::geteuid()).expect("the user database");
         let mut process = Command::new(&words[0])
             .args(&words[1..])
+            .args(
+                us.filter(|_| !words.iter().any(|word| word.starts_with("--peer")))
+                    .map(|us| format!("--peer={}", us.name)),
+            )
             .arg("--listen")
             .arg(folder.path().join("sock"))
             .arg("--pam-dir")

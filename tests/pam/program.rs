@@ -216,7 +216,7 @@ fn a_socket_passed_by_systemd_is_served_and_not_passed_on() {
     let socket = UnixListener::bind(&path).expect("a socket");
     let program = env!("CARGO_BIN_EXE_sasld-pam");
     let script = format!(
-        "LISTEN_PID=$$ LISTEN_FDS=1 exec {program} --min-uid=0 --pam-dir={} 3<&0 </dev/null",
+        "LISTEN_PID=$$ LISTEN_FDS=1 exec {program} --min-uid=0 --peer=root --pam-dir={} 3<&0 </dev/null",
         folder.path().display()
     );
     let mut process =
@@ -411,6 +411,22 @@ fn a_wrong_command_line_is_told() {
         assert_eq!(output.status.code(), Some(64));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains(expected), "{said}");
+    }
+    for (option, arguments) in
+        [("--peer", &["--peer=sasldt-nobody"][..]), ("--user", &["--peer=root", "--user=sasldt-nobody"])]
+    {
+        let folder = Folder::new();
+        let output = Command::new(env!("CARGO_BIN_EXE_sasld-pam"))
+            .arg("--listen")
+            .arg(folder.path().join("sock"))
+            .args(arguments)
+            .output()
+            .expect("sasld-pam");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let expected =
+            format!("there is no user sasldt-nobody; make that user, or name another one with {option}\n");
+        assert!(said.ends_with(&expected), "{said}");
+        assert_eq!(output.status.code(), Some(71));
     }
     let by_hand =
         Command::new(env!("CARGO_BIN_EXE_sasld-pam")).stdin(Stdio::null()).output().expect("sasld-pam");
