@@ -359,8 +359,6 @@ impl Pool {
         };
         let mut child = crew.children.swap_remove(position);
         let state = std::mem::replace(&mut child.state, State::Idle);
-        // What it said last may explain it.
-        child.drain_stderr(now);
         crew.dying.push(child.kill(why, now));
         match state {
             State::Busy(job) => self.reply(job, undecided(trouble, why.unwrap_or_default())),
