@@ -1,8 +1,7 @@
 //! One child as the supervisor sees it: started by running this program anew, spoken to over a socket that is its
 //! standard input, ended by SIGKILL.
 //!
-//! A child leads a session and process group of its own, so what its modules start dies with it, and no terminal reaches
-//! it. What it writes to standard error goes to the log in whole lines, a few at a time; the rest is read and counted, so
+//! A child leads a process group of its own, so what its modules start dies with it. What it writes to standard error goes to the log in whole lines, a few at a time; the rest is read and counted, so
 //! that no module ever blocks on it.
 
 use crate::pool::Job;

@@ -221,7 +221,10 @@ impl Pool {
         if crew.queue.len() < crew.limit * QUEUED_PER_CHILD {
             crew.queue.push_back((job, request));
         } else {
-            self.reply(job, undecided(Trouble::Busy, "too many requests"));
+            self.reply(
+                job,
+                undecided(Trouble::Busy, "more requests than there are workers and places to wait"),
+            );
         }
     }
 
@@ -262,7 +265,10 @@ impl Pool {
         let will_be_gone = |dying: &Dying| now < dying.since + DEATH_PATIENCE;
         if crew.children.is_empty() && !crew.dying.iter().any(will_be_gone) {
             for (job, _) in std::mem::take(&mut crew.queue) {
-                self.reply(job, undecided(Trouble::NoWorker, "no child can be started"));
+                self.reply(
+                    job,
+                    undecided(Trouble::NoWorker, "no worker can be started; the log of sasld-pam says why"),
+                );
             }
         }
     }
