@@ -8,7 +8,7 @@ use sasld::credential::Password;
 use sasld::pam::code::Code;
 use sasld::pam::request::{Answer, Checked, FrameBuffer, Hello, Lane, Outcome, Request, Trouble};
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
@@ -206,6 +206,49 @@ fn the_socket_is_for_sasld_alone_and_serves_one_connection_after_the_other() {
         stream.read_exact(&mut frame).expect("a greeting");
         Hello::decode(&frame).expect("a greeting");
     }
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_that_of_another_server_stays() {
+    let mut pam = Listening::start(&module_stack(), &["--min-uid=0"]);
+    pam.kill();
+    assert!(pam.socket().exists(), "a stale socket");
+    pam.start_again();
+    let identity = || std::fs::metadata(pam.socket()).expect("a socket").ino();
+    let first = identity();
+    let folder = pam.socket().parent().expect("a folder").to_owned();
+    let hidden = || {
+        let entries = std::fs::read_dir(&folder).expect("the folder").flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with('.')).count()
+    };
+    assert_eq!(hidden(), 0, "no temporary name stays behind");
+    let second = Command::new(env!("CARGO_BIN_EXE_sasld-pam"))
+        .arg("--peer=root")
+        .arg("--listen")
+        .arg(pam.socket())
+        .output()
+        .expect("sasld-pam");
+    assert_eq!(second.status.code(), Some(71));
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains("another server listens there already"), "{said}");
+    assert_eq!((identity(), hidden()), (first, 0));
+    pam.connect();
+}
+
+#[test]
+fn who_only_looks_whether_somebody_is_there_is_not_worth_a_line() {
+    let pam = Listening::start(&module_stack(), &["--min-uid=0"]);
+    for _ in 0..20 {
+        drop(pam.connect());
+        // With a greeting that is never read.
+        let stream = pam.connect();
+        let flags = nix::sys::socket::MsgFlags::MSG_PEEK;
+        assert_eq!(nix::sys::socket::recv(stream.as_raw_fd(), &mut [0], flags), Ok(1));
+    }
+    let mut breaks_the_format = pam.connect();
+    breaks_the_format.write_all(&[0; 4]).expect("a connection");
+    pam.log.wait_for(&["event=pam_client_lost"]);
+    assert_eq!(pam.log.text().matches("event=pam_client_lost").count(), 1, "{}", pam.log.text());
 }
 
 #[test]
