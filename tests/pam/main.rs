@@ -22,6 +22,7 @@ mod smtp;
 mod calamities;
 mod daemon;
 mod harness;
+mod machine;
 mod mail;
 mod program;
 mod stacks;

@@ -17,6 +17,7 @@ pub struct Sasld {
     pub log: Log,
     child: Child,
     dir: PathBuf,
+    program: Vec<String>,
 }
 
 impl Sasld {
@@ -30,6 +31,11 @@ impl Sasld {
 
     /// The same with another listener, as an item of the YAML list.
     pub fn start_on(listener: &str, dir: &Path, secrets: &str, settings: &str) -> Self {
+        Self::start_under(&[], listener, dir, secrets, settings)
+    }
+
+    /// The same, started by another program, which must become it.
+    pub fn start_under(program: &[&str], listener: &str, dir: &Path, secrets: &str, settings: &str) -> Self {
         let file = dir.join("secrets");
         fs::write(&file, secrets).unwrap();
         fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
@@ -44,8 +50,9 @@ impl Sasld {
         };
         let configuration = format!("listeners:\n{listener}{passdbs}{delay}{control}{settings}");
         fs::write(dir.join("sasld.yaml"), configuration).unwrap();
-        let (child, log) = serve(dir);
-        Self { log, child, dir: dir.to_owned() }
+        let program: Vec<String> = program.iter().chain([&SASLD]).map(ToString::to_string).collect();
+        let (child, log) = serve(&program, dir);
+        Self { log, child, dir: dir.to_owned(), program }
     }
 
     /// Where [`Sasld::start`] listens.
@@ -86,7 +93,7 @@ impl Sasld {
 
     /// Starts it anew with the same files.
     pub fn start_again(&mut self) {
-        (self.child, self.log) = serve(&self.dir);
+        (self.child, self.log) = serve(&self.program, &self.dir);
     }
 
     /// `sasld user …` on the daemon's secrets file; must succeed.
@@ -109,8 +116,9 @@ impl Drop for Sasld {
     }
 }
 
-fn serve(dir: &Path) -> (Child, Log) {
-    let mut child = Command::new(SASLD)
+fn serve(program: &[String], dir: &Path) -> (Child, Log) {
+    let mut child = Command::new(&program[0])
+        .args(&program[1..])
         .args(["serve", "--config"])
         .arg(dir.join("sasld.yaml"))
         .stdin(Stdio::null())
