@@ -501,6 +501,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_path_that_is_too_long_for_clients_is_refused_although_the_temporary_name_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x".repeat(110));
+        assert!(matches!(bind(&unix(&path)), Err(BindError::System { step: "bind", .. })));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
     async fn a_full_backlog_has_an_owner() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("auth");
