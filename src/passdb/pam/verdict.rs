@@ -105,7 +105,7 @@ fn failure(checked: &Checked, user: &str) -> Finding {
         }
         _ => {
             // The prompt need not be why: a directory that is out of order may have asked before it noticed.
-            let hint = if *asked_more { ASKED_MORE } else { "" };
+            let hint = asked_more.then_some(ASKED_MORE);
             warn!(event = "pam_undecided", user, trouble = %code, stage = ?stage, reason = text.as_str(), hint);
             return Finding::Out(Outage::Passdb);
         }
