@@ -1,27 +1,25 @@
 //! The sockets that mail servers connect to: bound here or inherited from systemd.
 //!
-//! A Unix socket is bound under a temporary name, gets its owner and mode, and is then renamed into place, so nobody
-//! ever finds it with other rights or before it listens. What is at the path already is asked first: if somebody
-//! listens there, his socket stays and we refuse to start; a stale file is replaced.
+//! A Unix socket gets its name when it is ready ([`unnamed`](super::unnamed)), so nobody ever finds it with other rights
+//! or before it listens. What is at the path already is asked first: if somebody listens there, his socket stays and we
+//! refuse to start; a stale file is replaced.
 //!
 //! Every failure is a [`BindError`] that names the socket and the step.
 
+use super::unnamed::UnnamedSocket;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, fchownat};
+use nix::unistd::{Gid, Uid};
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use thiserror::Error;
 use tokio::net::TcpSocket;
 
@@ -140,16 +138,6 @@ enum PreparedSocket {
     Unix(UnnamedSocket),
     Tcp(tokio::net::TcpListener),
 }
-
-/// A Unix socket that listens, without blocking, under a temporary name; needs no runtime.
-pub struct UnnamedSocket {
-    listener: UnixListener,
-    temporary: Temporary,
-    path: PathBuf,
-}
-
-/// A name that is removed when it goes out of scope, if it is still there.
-struct Temporary(PathBuf);
 
 enum Socket {
     Unix(tokio::net::UnixListener),
@@ -303,7 +291,7 @@ impl Prepared {
         let Self { socket, access, name } = self;
         let (socket, file) = match socket {
             PreparedSocket::Unix(socket) => {
-                let path = socket.path.clone();
+                let path = socket.path().to_owned();
                 let failed = |step| {
                     let endpoint = path.display().to_string();
                     move |source| BindError::System { endpoint, step, source }
@@ -320,49 +308,6 @@ impl Prepared {
     }
 }
 
-impl UnnamedSocket {
-    /// Makes a socket that [`place`](Self::place) puts at `path`, with this mode from its first moment.
-    ///
-    /// # Errors
-    /// See [`BindError`]. Everything is as it was then.
-    pub fn bind(path: &Path, owner: Option<Uid>, group: Option<Gid>, mode: u32) -> Result<Self, BindError> {
-        let endpoint = path.display().to_string();
-        if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
-            return Err(BindError::NotASocket(endpoint));
-        }
-        let failed = |step| {
-            let endpoint = endpoint.clone();
-            move |source| BindError::System { endpoint, step, source }
-        };
-        // The temporary name may be short enough where this one is not.
-        UnixAddr::new(path).map_err(|errno| failed("bind")(errno.into()))?;
-        let temporary = Temporary(temporary_beside(path));
-        let _ = fs::remove_file(&temporary.0);
-        let listener = bind_unix(&temporary.0, mode).map_err(failed("bind"))?;
-        give_to(&temporary.0, owner, group).map_err(failed("set owner and group"))?;
-        Ok(Self { listener, temporary, path: path.to_owned() })
-    }
-
-    /// Puts it where clients look for it, in place of a stale one or of our own.
-    ///
-    /// # Errors
-    /// [`BindError::System`].
-    pub fn place(self) -> Result<UnixListener, BindError> {
-        let Self { listener, temporary, path } = self;
-        fs::rename(&temporary.0, &path).map_err(|source| {
-            let endpoint = path.display().to_string();
-            BindError::System { endpoint, step: "rename into place", source }
-        })?;
-        Ok(listener)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 impl Drop for Listener {
     fn drop(&mut self) {
         // Only our own file: somebody may have taken the name over meanwhile.
@@ -376,36 +321,6 @@ impl Drop for Listener {
 #[must_use]
 pub fn loopback() -> Vec<IpNet> {
     ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect()
-}
-
-/// A Unix socket listening at `path`, which has this mode from its first moment.
-fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    let before = umask(Mode::from_bits_truncate(!mode & 0o777));
-    // The file gets the mode of the socket, less the umask. The backlog is as long as the kernel allows.
-    let bound = UnixListener::bind(path);
-    umask(before);
-    let listener = bound?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// Sets owner and group, if they are others than they should be: a system call filter may forbid even to ask.
-fn give_to(path: &Path, owner: Option<Uid>, group: Option<Gid>) -> io::Result<()> {
-    let found = fs::symlink_metadata(path)?;
-    let owner = owner.filter(|owner| owner.as_raw() != found.uid());
-    let group = group.filter(|group| group.as_raw() != found.gid());
-    if owner.is_none() && group.is_none() {
-        return Ok(());
-    }
-    // Whoever owns the directory could put a link here: it is not followed.
-    Ok(fchownat(AT_FDCWD, path, owner, group, AtFlags::AT_SYMLINK_NOFOLLOW)?)
-}
-
-/// A name in the same directory that no other socket has which is being prepared.
-fn temporary_beside(path: &Path) -> PathBuf {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    path.with_file_name(format!(".{:x}-{number:x}", std::process::id()))
 }
 
 /// Whether somebody listens at the path. Does not wait for him to accept.

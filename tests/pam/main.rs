@@ -25,5 +25,6 @@ mod harness;
 mod machine;
 mod mail;
 mod program;
+mod socket;
 mod stacks;
 mod valgrind;
