@@ -2,7 +2,7 @@
 //! die or are gone.
 
 use crate::harness::{Folder, Listening, LocalUser, can_make_users, module_stack, wait_until};
-use crate::machine::Machine;
+use crate::machine::{Machine, can_make_machines};
 use crate::peer::Peer;
 use crate::support::sasld::Sasld;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -235,7 +235,7 @@ fn without_sasld_pam_users_of_the_secrets_file_log_in_as_ever() {
 
 #[test]
 fn started_as_root_sasld_starts_its_own_again_and_again_and_takes_it_with_it() {
-    if !can_make_users() {
+    if !can_make_machines() {
         return;
     }
     let machine = Machine::new(&[]);
@@ -263,7 +263,7 @@ fn started_as_root_sasld_starts_its_own_again_and_again_and_takes_it_with_it() {
 
 #[test]
 fn started_as_root_both_programs_become_users_of_their_own() {
-    if !can_make_users() {
+    if !can_make_machines() {
         return;
     }
     let machine = Machine::new(&["_sasld", "_sasld-pam"]);

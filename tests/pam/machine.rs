@@ -4,10 +4,12 @@
 //! (Files of the real `/etc` could not be covered one by one: the mounts would go whenever somebody replaces one.)
 
 use crate::daemon::sasld_under;
-use crate::harness::{Folder, LocalUser};
+use crate::harness::{Folder, LocalUser, can_make_users};
 use crate::support::sasld::Sasld;
+use crate::support::skip::not_tested;
 use nix::unistd::{Gid, Uid};
 use std::fs;
+use std::process::Command;
 
 /// The first of those who are added; far from everybody else's.
 const FIRST_UID: u32 = 64_100;
@@ -16,6 +18,21 @@ const PASSWORD: &str = "S3cret pass";
 
 /// Mounts the folder's etc over the real one, gives the secrets to whoever will read them, and becomes the program.
 const ENTER: &str = "mount --bind \"$0/etc\" /etc && chown \"$1\" \"$0/secrets\" && shift && exec \"$@\"";
+
+/// Whether tests may make machines. Says aloud when they may not.
+pub fn can_make_machines() -> bool {
+    if !can_make_users() {
+        return false;
+    }
+    let mount = "mount --bind /etc /etc";
+    let made =
+        Command::new("unshare").args(["--mount", "--propagation", "private", "sh", "-c", mount]).status();
+    let can = made.is_ok_and(|status| status.success());
+    if !can {
+        not_tested("sasld on a machine of its own: it takes the right to mount");
+    }
+    can
+}
 
 /// See the module's head.
 pub struct Machine {
