@@ -34,7 +34,7 @@ pub fn mechanisms(facts: &Facts) -> Vec<Finding> {
         let filtered = |options: &str| !allowed_by(service.get(options), &greeted.mechanisms).is_empty();
         if logins_in_the_clear(service) && offered(service, greeted, OPTIONS).is_empty() {
             let fix = if filtered(OPTIONS) {
-                unfilter(instance, service)
+                instance.unset_for(service, FILTER)
             } else if service.tls() == Tls::Possible && service.has_certificate() {
                 // No login without TLS, then: the options were meant that way.
                 instance.set_for(service, "smtpd_tls_auth_only", "yes")
@@ -45,7 +45,7 @@ pub fn mechanisms(facts: &Facts) -> Vec<Finding> {
         }
         if service.tls() != Tls::Never && offered(service, greeted, TLS_OPTIONS).is_empty() {
             let fix = match filtered(TLS_OPTIONS) {
-                true => unfilter(instance, service),
+                true => instance.unset_for(service, FILTER),
                 false => instance.set_for(service, TLS_OPTIONS, "noanonymous"),
             };
             report("inside TLS", TLS_OPTIONS, fix);
@@ -146,15 +146,6 @@ fn logins_in_the_clear(service: &Service) -> bool {
 fn encrypt(instance: &Instance, service: &Service) -> String {
     let level = instance.set_for(service, "smtpd_tls_security_level", "may");
     if service.has_certificate() { level } else { format!("{} && {level}", instance.new_certificate()) }
-}
-
-fn unfilter(instance: &Instance, service: &Service) -> String {
-    match service.overrides.contains_key(FILTER) {
-        true => {
-            instance.then_reload(format!("{} -PX {}/{FILTER}", instance.command("postconf"), service.id()))
-        }
-        false => instance.unset(&[FILTER]),
-    }
 }
 
 fn greeted(facts: &Facts) -> impl Iterator<Item = (&Instance, &Service, &Greeted)> {
