@@ -103,7 +103,7 @@ impl Facts {
             listeners,
             processes: processes(),
             status,
-            units: Units::look(),
+            units: Units::look(&scope.root),
             root: scope.root,
             login: scope.login,
             smtp: scope.smtp,

@@ -243,7 +243,8 @@ impl Instance {
         for (name, value) in settings {
             let mut value = without_blanks(value);
             if value.contains(BLANKS) {
-                let own = format!("{name}_{}", service.name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
+                let own =
+                    format!("{name}_{}", service.name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
                 main.push(quote(&format!("{own}={}", list(&value).join(", "))));
                 value = format!("${own}");
             }

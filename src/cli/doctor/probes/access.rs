@@ -265,14 +265,18 @@ mod tests {
         for network in ["0.0.0.0/0", "[::]/0", "::/0", "static:all"] {
             assert!(is_everybody(network), "{network}");
         }
-        for network in ["127.0.0.0/8", "[::1]/128", "192.0.2.0/24", "hash:/etc/postfix/networks", "!0.0.0.0/0", "/etc/n"] {
+        for network in
+            ["127.0.0.0/8", "[::1]/128", "192.0.2.0/24", "hash:/etc/postfix/networks", "!0.0.0.0/0", "/etc/n"]
+        {
             assert!(!is_everybody(network), "{network}");
         }
     }
 
     #[test]
     fn arguments_in_braces_are_no_restrictions_and_stay_what_they_are() {
-        let elements = list("check_policy_service { inet:127.0.0.1:9, default_action=reject }, reject_unauth_destination");
+        let elements = list(
+            "check_policy_service { inet:127.0.0.1:9, default_action=reject }, reject_unauth_destination",
+        );
         assert!(obstacle(&elements).is_some_and(|(stop, _)| stop == "reject_unauth_destination"));
         assert_eq!(
             permitting(&elements),

@@ -28,7 +28,7 @@ pub fn configuration(facts: &Facts) -> Vec<Finding> {
         Err(ConfigError::Missing { path }) => vec![
             Finding::error(format!("{}: no such file", path.display()))
                 .why("sasld does not start without a configuration. The defaults are for Postfix and /etc/sasld/secrets.")
-                .fix(facts.then_reload_sasld(default_configuration(path))),
+                .fix(default_configuration(path)),
         ],
         Err(ConfigError::Unreadable { path, source }) if source.kind() == io::ErrorKind::PermissionDenied => {
             let finding = facts.closed_to_service(path).map(|finding| {
@@ -51,13 +51,18 @@ pub fn configuration(facts: &Facts) -> Vec<Finding> {
 /// The main file and those of `conf.d`.
 fn files(main: &Path) -> impl Iterator<Item = PathBuf> {
     let beside = std::fs::read_dir(main.with_file_name("conf.d")).into_iter().flatten().flatten();
-    let yaml = beside.map(|entry| entry.path()).filter(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    let yaml = beside
+        .map(|entry| entry.path())
+        .filter(|file| file.extension().is_some_and(|extension| extension == "yaml"));
     std::iter::once(main.to_owned()).chain(yaml)
 }
 
 fn default_configuration(path: &Path) -> String {
     let folder = quote(&path.parent().unwrap_or(Path::new("/")).display().to_string());
-    format!("mkdir -p {folder} && echo '# All as the defaults have it.' >{}", quote(&path.display().to_string()))
+    format!(
+        "mkdir -p {folder} && echo '# All as the defaults have it.' >{}",
+        quote(&path.display().to_string())
+    )
 }
 
 /// A listener that lets everybody connect.
@@ -80,8 +85,22 @@ fn mistake(facts: &Facts, mistake: &Mistake) -> Finding {
     if mistake.what.starts_with("belongs to uid") {
         return finding.why(why).fix(format!("chown root {file}"));
     }
+    if mistake.what == "not a regular file" {
+        let aside = quote(&format!("{}.old", mistake.file.display()));
+        return finding.why(format!("{why} What is there is put aside.")).fix(
+            match mistake.file == facts.config_path {
+                true => format!("mv -T {file} {aside} && {}", default_configuration(&mistake.file)),
+                false => format!("mv -T {file} {aside}"),
+            },
+        );
+    }
+    if mistake.what.starts_with("the file is empty") {
+        return finding.why(why).fix(default_configuration(&mistake.file));
+    }
     if let Some(correction) = correction(mistake) {
-        return finding.why(why).fix(facts.then_reload_sasld(format!("sed -i --follow-symlinks {} {file}", quote(&correction))));
+        return finding
+            .why(why)
+            .fix(facts.then_reload_sasld(format!("sed -i --follow-symlinks {} {file}", quote(&correction))));
     }
     let line = mistake.place.map_or(String::new(), |place| format!("+{} ", place.line));
     finding
@@ -160,7 +179,7 @@ pub fn in_force(facts: &Facts) -> Vec<Finding> {
     let reload = facts.reload_sasld().unwrap_or_else(|| facts.start_sasld());
     let configuration = &status.configuration;
     let path = Path::new(&configuration.path);
-    let (advice, mend) = match path == facts.config_path {
+    let (advice, mend) = match listening::same(path, &facts.config_path) {
         true if facts.config.is_ok() => ("", reload.clone()),
         true => (" When its mistakes are mended, this makes it count:", reload.clone()),
         false => (
@@ -172,7 +191,9 @@ pub fn in_force(facts: &Facts) -> Vec<Finding> {
         findings.push(
             Finding::warning("sasld runs on the copy of an older configuration")
                 .at(path.display())
-                .why(format!("It found mistakes at its start, and took the last configuration without any.{advice}"))
+                .why(format!(
+                    "It found mistakes at its start, and took the last configuration without any.{advice}"
+                ))
                 .fix(mend),
         );
     } else if let Some(rejected) = &configuration.rejected {

@@ -105,7 +105,8 @@ fn configured<'a>(facts: &'a Facts, place: &Place) -> Option<&'a UnixListener> {
     unix_listeners(facts).find(|listener| same(&listener.path, &path))
 }
 
-fn same(one: &Path, other: &Path) -> bool {
+/// Whether both lead to one place, even if nothing is there.
+pub(super) fn same(one: &Path, other: &Path) -> bool {
     let real = |path: &Path| {
         let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
         folder.map_or(path.to_owned(), |folder| folder.join(path.file_name().unwrap_or_default()))
@@ -139,7 +140,12 @@ fn to_our_socket(facts: &Facts, instance: &Instance, service: &Service) -> Strin
 
 /// The command that makes a service ask at a socket of sasld's, and sets these parameters with it. Each is set where the
 /// service has it from; all of them in master.cf if one is there.
-pub(super) fn ask_sasld(facts: &Facts, instance: &Instance, service: &Service, more: &[(&str, &str)]) -> String {
+pub(super) fn ask_sasld(
+    facts: &Facts,
+    instance: &Instance,
+    service: &Service,
+    more: &[(&str, &str)],
+) -> String {
     let set = |path: &str| {
         let mut settings = more.to_vec();
         if service.get("smtpd_sasl_path") != path {
@@ -153,7 +159,11 @@ pub(super) fn ask_sasld(facts: &Facts, instance: &Instance, service: &Service, m
     match our_path(facts, instance, service) {
         Some(Ours::Reachable(path)) => set(&path),
         Some(Ours::OutsideChroot(path)) => {
-            let free = format!("{} -F {}", instance.command("postconf"), quote(&format!("{}/chroot=n", service.id())));
+            let free = format!(
+                "{} -F {}",
+                instance.command("postconf"),
+                quote(&format!("{}/chroot=n", service.id()))
+            );
             match service.get("smtpd_sasl_path") == path && more.is_empty() {
                 true => instance.then_reload(free),
                 false => format!("{free} && {}", set(&path)),
@@ -300,7 +310,8 @@ fn listeners_and(facts: &Facts, instance: &Instance, path: &Path) -> String {
 /// All listeners of the configuration, those that let everybody connect only for Postfix, or for this machine.
 pub(super) fn closed_to_strangers(facts: &Facts) -> String {
     let owner = |path: &Path| {
-        let asks = |(instance, service)| facts.seen_by(instance, service)?.0.path().map(|found| same(&found, path));
+        let asks =
+            |(instance, service)| facts.seen_by(instance, service)?.0.path().map(|found| same(&found, path));
         facts.services().find(|at| asks(*at) == Some(true)).map(|(instance, _)| instance.owner())
     };
     let listeners = facts.config.iter().flat_map(|config| &config.listeners).map(|listener| match listener {

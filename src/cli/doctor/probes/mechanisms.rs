@@ -137,6 +137,31 @@ pub fn tls(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// The commands after which each service has a mechanism everywhere, should sasld offer PLAIN and LOGIN alone.
+pub(super) fn without_cram_md5(facts: &Facts) -> Vec<String> {
+    let mut commands = Vec::new();
+    for (instance, service, greeted) in greeted(facts) {
+        let mut rest = greeted.clone();
+        rest.mechanisms.retain(|offer| has(offer, "plaintext"));
+        let emptied = |options| {
+            !offered(service, greeted, options).is_empty() && offered(service, &rest, options).is_empty()
+        };
+        if logins_in_the_clear(service) && emptied(OPTIONS) {
+            if service.tls() == Tls::Never {
+                commands.push(encrypt(instance, service));
+            }
+            commands.push(instance.set_only_for(service, &[("smtpd_tls_auth_only", "yes")]));
+        }
+        if service.tls() != Tls::Never && emptied(TLS_OPTIONS) {
+            commands.push(match allowed_by(service.get(TLS_OPTIONS), &rest.mechanisms).is_empty() {
+                true => instance.set_only_for(service, &[(TLS_OPTIONS, "noanonymous")]),
+                false => instance.unset_for(service, FILTER),
+            });
+        }
+    }
+    commands
+}
+
 /// Whether Postfix lets users log in before STARTTLS.
 fn logins_in_the_clear(service: &Service) -> bool {
     matches!(service.tls(), Tls::Never | Tls::Possible) && !service.yes("smtpd_tls_auth_only")

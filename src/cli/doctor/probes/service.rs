@@ -202,11 +202,15 @@ mod tests {
 
     #[test]
     fn the_line_that_postconf_cannot_read_is_found_in_its_complaint() {
-        let missing = "postconf: fatal: /etc/postfix/main.cf, line 7: missing '=' after attribute name: \"oops\"";
+        let missing =
+            "postconf: fatal: /etc/postfix/main.cf, line 7: missing '=' after attribute name: \"oops\"";
         assert_eq!(faulty_line(missing), Some(("/etc/postfix/main.cf", 7)));
         let count = "postconf: fatal: file /etc/postfix/master.cf: line 3: bad field count";
         assert_eq!(faulty_line(count), Some(("/etc/postfix/master.cf", 3)));
-        assert_eq!(faulty_line("postconf: fatal: open /etc/postfix/main.cf: No such file or directory"), None);
+        assert_eq!(
+            faulty_line("postconf: fatal: open /etc/postfix/main.cf: No such file or directory"),
+            None
+        );
     }
 
     #[test]

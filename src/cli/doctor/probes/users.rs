@@ -56,13 +56,15 @@ pub fn secrets_file(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The package's directory has the right group already, a file made by hand may have none.
+/// The package's directory has the right group already, a file made by hand may have none. Not an empty file: that is
+/// what one looks like that somebody is about to write, and a running sasld would not take it.
 fn create(facts: &Facts, path: &Path) -> String {
     let file = quote(&path.display().to_string());
-    match facts.service_account() {
+    let installed = match facts.service_account() {
         Some(_) => format!("install -D -m 0640 -o root -g {SERVICE_ACCOUNT} /dev/null {file}"),
         None => format!("install -D -m 0600 -o root /dev/null {file}"),
-    }
+    };
+    format!("{installed} && echo '# no users' >{file}")
 }
 
 /// The command that takes a fault away and leaves no other.
@@ -104,10 +106,14 @@ pub fn secrets_lines(facts: &Facts) -> Vec<Finding> {
     for (file, secrets) in loaded(facts) {
         let path = quote(&file.path.display().to_string());
         // Nothing else can be changed in it before.
-        let ended = if is_torn(&file.path) { format!("{} && ", end_last_line(&path)) } else { String::new() };
+        let torn = is_torn(&file.path);
+        let ended = if torn { format!("{} && ", end_last_line(&path)) } else { String::new() };
         let problems = secrets.problems();
+        // A line without an end is left out, which `secrets-file` has said.
+        let left_out = problems.listed().last().filter(|last| torn && last.name.is_none());
+        let listed = &problems.listed()[..problems.listed().len() - usize::from(left_out.is_some())];
         let mut twice = Vec::new();
-        for problem in problems.listed().iter().take(NAMED) {
+        for problem in listed.iter().take(NAMED) {
             let finding = Finding::warning(problem).at(file.path.display());
             let why = "Whoever this is for cannot log in, whatever the password.";
             // A comment: nothing is lost, and the numbers of the other lines stay true.
@@ -130,7 +136,7 @@ pub fn secrets_lines(facts: &Facts) -> Vec<Finding> {
                     .fix(silence),
             });
         }
-        let more = problems.total().saturating_sub(NAMED);
+        let more = (problems.total() - usize::from(left_out.is_some())).saturating_sub(NAMED);
         if more > 0 {
             findings.push(
                 Finding::warning(format!("{more} more such lines"))
