@@ -1,8 +1,8 @@
 //! One child as the supervisor sees it: started by running this program anew, spoken to over a socket that is its
 //! standard input, ended by SIGKILL.
 //!
-//! A child leads a process group of its own, so what its modules start dies with it. What it writes to standard error goes to the log in whole lines, a few at a time; the rest is read and counted, so
-//! that no module ever blocks on it.
+//! A child leads a process group of its own, so what its modules start dies with it. What it writes to standard error
+//! goes to the log in whole lines, a few at a time; the rest is read and counted, so that no module ever blocks on it.
 
 use crate::pool::Job;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
