@@ -28,6 +28,11 @@ impl Sasld {
         Self::start_on(&listener, dir, secrets, settings)
     }
 
+    /// The same with a socket of whoever runs the test, who need not be root.
+    pub fn start_for_caller(dir: &Path, secrets: &str, settings: &str) -> Self {
+        Self::start_on(&listener_for_caller(&dir.join("auth")), dir, secrets, settings)
+    }
+
     /// The same with another listener, as an item of the YAML list.
     pub fn start_on(listener: &str, dir: &Path, secrets: &str, settings: &str) -> Self {
         let file = dir.join("secrets");
@@ -100,6 +105,12 @@ impl Sasld {
         child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success(), "sasld user {words:?}");
     }
+}
+
+/// A listener that belongs to whoever runs the test, as an item of the YAML list.
+pub fn listener_for_caller(socket: &Path) -> String {
+    let (user, group) = (nix::unistd::Uid::effective(), nix::unistd::Gid::effective());
+    format!("  - {{unix: {}, owner: {user}, group: {group}, mode: \"0600\"}}\n", socket.display())
 }
 
 impl Drop for Sasld {

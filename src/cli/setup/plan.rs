@@ -193,10 +193,10 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// A parameter of the service in master.cf.
+    /// A parameter of the service in master.cf. (`postconf -P` takes no blanks.)
     fn put_for_service(&mut self, name: &str, value: &str) {
         let id = self.service.id();
-        let setting = format!("{id}/{name}={value}");
+        let setting = format!("{id}/{name}={}", without_blanks(value));
         match self.service.overrides.get(name) {
             _ if self.new => self.postconf(&["-P", &setting], None),
             Some(before) => {
