@@ -5,8 +5,17 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// The programs, and the libraries of Exim that a machine with Postfix does not have anyhow.
-const PACKAGES: [&str; 5] = ["exim4-daemon-heavy", "chasquid", "libmariadb3", "libidn12", "libspf2-2"];
+/// Downloads the programs, and the libraries of Exim that are not installed; unpacks them below `root`.
+const UNPACK: &str = "set -e
+only='--no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances'
+missing() { [ \"$(dpkg-query -Wf '${db:Status-Abbrev}' \"$1\" 2>/dev/null)\" != 'ii ' ]; }
+set -- exim4-daemon-heavy chasquid
+for library in $(apt-cache depends --recurse $only exim4-daemon-heavy | grep ^lib | sort -u); do
+  if missing $library; then set -- \"$@\" $library; fi
+done
+apt-get download \"$@\"
+for package in *.deb; do dpkg -x $package root; done
+chmod 755 root";
 
 /// Makes sure that they are in `mail-servers` of the target directory.
 pub fn unpack() -> Result<(), String> {
@@ -16,22 +25,12 @@ pub fn unpack() -> Result<(), String> {
         return Ok(());
     }
     let dir = tempfile::tempdir_in(target).map_err(|error| error.to_string())?;
-    let run = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).current_dir(dir.path()).output();
-        let output = output.map_err(|error| format!("{program}: {error}"))?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
-        }
-    };
-    run("apt-get", &[&["download"], &PACKAGES[..]].concat())?;
-    let packages = fs::read_dir(dir.path()).map_err(|error| error.to_string())?;
-    let packages: Vec<_> = packages.map_while(Result::ok).map(|entry| entry.file_name()).collect();
-    for package in packages {
-        run("dpkg", &["-x", &package.to_string_lossy(), "root"])?;
+    let output = Command::new("sh").args(["-c", UNPACK]).current_dir(dir.path()).output();
+    let output = output.map_err(|error| format!("sh: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("unpacking Exim: {}", String::from_utf8_lossy(&output.stderr).trim()));
     }
     let root = dir.path().join("root");
-    run("chmod", &["755", "root"])?;
     // Another run may have been faster.
     match fs::rename(&root, &unpacked) {
         Err(error) if !unpacked.exists() => Err(error.to_string()),
