@@ -6,6 +6,7 @@ pub mod log;
 pub mod peer;
 pub mod sasld;
 pub mod skip;
+pub mod soak;
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
