@@ -3,7 +3,7 @@
 
 use crate::harness::{Folder, Listening, LocalUser, can_make_users, module_stack, wait_until};
 use crate::machine::{Machine, can_make_machines};
-use crate::peer::Peer;
+use crate::support::peer::Peer;
 use crate::support::sasld::Sasld;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use nix::sys::signal::{Signal, kill};

@@ -40,6 +40,11 @@ impl Sasld {
         Self::start_on(&listener, dir, secrets, settings)
     }
 
+    /// The same with a socket of whoever runs the test, who need not be root.
+    pub fn start_for_caller(dir: &Path, secrets: &str, settings: &str) -> Self {
+        Self::start_on(&listener_for_caller(&dir.join("auth")), dir, secrets, settings)
+    }
+
     /// The same on a socket that is there before the daemon and stays when it ends, as systemd keeps one.
     pub fn start_on_kept_socket(dir: &Path, secrets: &str, settings: &str) -> Self {
         let socket = dir.join("auth");
@@ -131,6 +136,12 @@ impl Sasld {
         child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success(), "sasld user {words:?}");
     }
+}
+
+/// A listener that belongs to whoever runs the test, as an item of the YAML list.
+pub fn listener_for_caller(socket: &Path) -> String {
+    let (user, group) = (nix::unistd::Uid::effective(), nix::unistd::Gid::effective());
+    format!("  - {{unix: {}, owner: {user}, group: {group}, mode: \"0600\"}}\n", socket.display())
 }
 
 impl Drop for Sasld {
