@@ -63,11 +63,11 @@ vendor: ## the source with all crates in it, to build without a network: target/
 	@packaging/dev/need deb
 	@packaging/dev/vendor "$(or $(CARGO_TARGET_DIR),target)/deb"
 
-lintian: ## Debian's checks of the package (a part of `make test`)
+lintian: ## Debian's checks of the package and its source (a part of `make test`)
 	@packaging/dev/need package
-	lintian --display-info --pedantic --fail-on=error,warning,info,pedantic "$$(packaging/dev/deb)"
+	lintian --display-info --pedantic --fail-on=error,warning,info,pedantic "$$(packaging/dev/deb)" "$$(packaging/dev/source)"
 
-deny: ## licences and sources of all crates; builds cargo-deny first, which takes minutes
+deny: ## cargo-deny, built first, which takes minutes; `make test` compares licences and sources without it
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
 	cargo deny --all-features --config packaging/deny.toml check licenses sources bans
 

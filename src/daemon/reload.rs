@@ -33,7 +33,7 @@ struct UnderWay {
 /// What came of it.
 pub enum Done {
     /// The configuration.
-    Read(Result<(Config, Vec<Source>), DaemonError>),
+    Read(Box<Result<(Config, Vec<Source>), DaemonError>>),
     /// The copy of it.
     Copied(io::Result<bool>),
 }
@@ -73,15 +73,16 @@ impl Daemon {
             notify(&[NotifyState::Reloading, now]);
         }
         let path = self.path.clone();
-        let if_lost =
-            |source| Done::Read(Err(DaemonError::System { step: "read the configuration", source }));
-        Errand::begin(if_lost, move || Done::Read(read_and_check(&path).map_err(DaemonError::from)))
+        let if_lost = |source| {
+            Done::Read(Box::new(Err(DaemonError::System { step: "read the configuration", source })))
+        };
+        Errand::begin(if_lost, move || Done::Read(Box::new(read_and_check(&path).map_err(DaemonError::from))))
     }
 
     /// The next step of it, if there is one.
     pub(super) fn go_on_with(&mut self, done: Done) -> Errand {
         let read = match done {
-            Done::Read(read) => read,
+            Done::Read(read) => *read,
             Done::Copied(copied) => {
                 tell_of_copy(copied);
                 return Errand::default();
