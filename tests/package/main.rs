@@ -55,7 +55,7 @@ fn postfix_may_come_later() {
     scenario(
         "without_systemd; install $new
         is \"$(grep -c ^sasld: /tmp/apt.log)\" 1
-        command=$(sed -n 's/^sasld: .*To let it: //p' /tmp/apt.log)
+        command=$(sed -n 's/^sasld: .*To let it: //p' /tmp/apt.log | tr -d '\r')
         with_postfix
         grep 'Processing triggers for sasld' /tmp/apt.log
         sasld check
@@ -117,12 +117,12 @@ fn secrets_survive_removal_and_a_purge_that_nobody_answers() {
 
 #[test]
 fn a_purge_asks_before_it_deletes_the_secrets() {
-    for (answer, kept) in [("no", 1), ("yes", 0)] {
+    for (answer, then) in [("no", "[ -s /etc/sasld/secrets ]"), ("yes", "[ ! -e /etc/sasld ]")] {
         scenario(&format!(
             "without_systemd; with_postfix; install $new
             sasld user add alice --password-stdin <<<wonderland
             purge_and_answer {answer}
-            is \"$(find /etc/sasld -name secrets 2>/dev/null | wc -l)\" {kept}"
+            {then}"
         ));
     }
     // Nobody is asked about a file that is not there.
