@@ -10,6 +10,7 @@ mod skip;
 
 use skip::not_tested;
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,8 +36,9 @@ fn a_debian_with_postfix_never_sees_a_refused_connect_whatever_happens_to_sasld(
     let new = path_from(&mut Command::new(repository("packaging/dev/deb")));
     let old = path_from(Command::new(repository("tests/package/old")).arg(&new));
     let release = env::var_os("SASLD_BOOT_RELEASE").filter(|release| !release.is_empty());
-    let mut place = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("boot");
-    place.as_mut_os_string().extend(&release);
+    let mut place = OsString::from(Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("boot"));
+    place.extend(release.as_deref());
+    let place = PathBuf::from(place);
     let made = Command::new(repository("tests/boot/tree")).arg(&place).args(&release).status().unwrap();
     assert!(made.success(), "the Debian to boot could not be made");
     let out = tempfile::tempdir().unwrap();
