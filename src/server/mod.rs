@@ -11,6 +11,7 @@ mod connection;
 pub mod listener;
 mod pulse;
 pub mod random;
+pub mod unnamed;
 
 pub use connection::{FAIR_SHARE, MAX_OPEN_EXCHANGES, MAX_UNREAD_BYTES, STUCK_AFTER};
 pub use listener::{BindError, Endpoint, Listener};

@@ -19,6 +19,14 @@ pub struct Sasld {
     pub log: Log,
     child: Child,
     dir: PathBuf,
+    start: Start,
+}
+
+/// How it is started.
+#[derive(Default)]
+struct Start {
+    /// Another program that starts it, and becomes it.
+    program: Vec<String>,
     /// Outlives the daemon.
     kept: Option<UnixListener>,
 }
@@ -38,15 +46,21 @@ impl Sasld {
         let kept = UnixListener::bind(&socket).unwrap();
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
         let listener = format!("  - unix: {}\n", socket.display());
-        Self::launch(&listener, Some(kept), dir, secrets, settings)
+        Self::launch(&listener, Start { kept: Some(kept), ..Start::default() }, dir, secrets, settings)
     }
 
     /// On another listener, an item of the YAML list.
     pub fn start_on(listener: &str, dir: &Path, secrets: &str, settings: &str) -> Self {
-        Self::launch(listener, None, dir, secrets, settings)
+        Self::launch(listener, Start::default(), dir, secrets, settings)
     }
 
-    fn launch(listener: &str, kept: Option<UnixListener>, dir: &Path, secrets: &str, settings: &str) -> Self {
+    /// The same, started by another program, which must become it.
+    pub fn start_under(program: &[&str], listener: &str, dir: &Path, secrets: &str, settings: &str) -> Self {
+        let program = program.iter().map(ToString::to_string).collect();
+        Self::launch(listener, Start { program, ..Start::default() }, dir, secrets, settings)
+    }
+
+    fn launch(listener: &str, start: Start, dir: &Path, secrets: &str, settings: &str) -> Self {
         let file = dir.join("secrets");
         fs::write(&file, secrets).unwrap();
         fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
@@ -61,8 +75,8 @@ impl Sasld {
         };
         let configuration = format!("listeners:\n{listener}{passdbs}{delay}{control}{settings}");
         fs::write(dir.join("sasld.yaml"), configuration).unwrap();
-        let (child, log) = serve(dir, kept.as_ref());
-        Self { log, child, dir: dir.to_owned(), kept }
+        let (child, log) = serve(dir, &start);
+        Self { log, child, dir: dir.to_owned(), start }
     }
 
     /// Where [`Sasld::start`] listens.
@@ -103,7 +117,7 @@ impl Sasld {
 
     /// Starts it anew with the same files.
     pub fn start_again(&mut self) {
-        (self.child, self.log) = serve(&self.dir, self.kept.as_ref());
+        (self.child, self.log) = serve(&self.dir, &self.start);
     }
 
     /// `sasld user …` on the daemon's secrets file; must succeed.
@@ -127,14 +141,15 @@ impl Drop for Sasld {
 }
 
 /// A ready daemon that serves the listener it is handed, or else its own.
-fn serve(dir: &Path, kept: Option<&UnixListener>) -> (Child, Log) {
+fn serve(dir: &Path, Start { program, kept }: &Start) -> (Child, Log) {
     let mut command = Command::new("bash");
     let stdin = match kept {
         None => Stdio::null(),
         Some(kept) => Stdio::from(OwnedFd::from(kept.try_clone().unwrap())),
     };
     let passed = if kept.is_some() { "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\" 3<&0" } else { "exec \"$@\"" };
-    command.args(["-c", &format!("{passed} </dev/null"), "bash", SASLD, "serve", "--config"]);
+    command.args(["-c", &format!("{passed} </dev/null"), "bash"]);
+    command.args(program).args([SASLD, "serve", "--config"]);
     let mut child = command.arg(dir.join("sasld.yaml")).stdin(stdin).stderr(Stdio::piped()).spawn().unwrap();
     let log = Log::follow(child.stderr.take().unwrap());
     log.wait_for(&["event=ready"]);
