@@ -29,11 +29,14 @@ test-dovecot: ## the dialogs against Debian's Dovecot (a part of `make test`)
 	@packaging/dev/need test
 	$(CARGO_TEST) --test dovecot
 
-soak: ## the tests of the limits with a thousand times as much, some ten minutes; prints what it cost
+soak: export SASLD_SOAK := $(CURDIR)/target/soak.md
+soak: ## limits, restarts under Postfix and killed rewrites, a thousand times as often; tens of minutes
 	@packaging/dev/need test
-	@rm -f target/soak.md; mkdir -p target
-	SASLD_SOAK=$(CURDIR)/target/soak.md cargo test --release --test limits -- --test-threads=1
-	@cat target/soak.md
+	@rm -f $(SASLD_SOAK); mkdir -p target
+	cargo test --release --test limits -- --test-threads=1
+	cargo test --release --test postfix life -- --test-threads=1
+	cargo test --release --test user a_killed_rewrite
+	@cat $(SASLD_SOAK)
 
 test-boot: ## the package and Postfix under a real systemd, in a container (a part of `make test`)
 	@packaging/dev/need boot

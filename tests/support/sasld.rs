@@ -5,7 +5,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -17,6 +19,8 @@ pub struct Sasld {
     pub log: Log,
     child: Child,
     dir: PathBuf,
+    /// Outlives the daemon.
+    kept: Option<UnixListener>,
 }
 
 impl Sasld {
@@ -28,8 +32,21 @@ impl Sasld {
         Self::start_on(&listener, dir, secrets, settings)
     }
 
-    /// The same with another listener, as an item of the YAML list.
+    /// The same on a socket that is there before the daemon and stays when it ends, as systemd keeps one.
+    pub fn start_on_kept_socket(dir: &Path, secrets: &str, settings: &str) -> Self {
+        let socket = dir.join("auth");
+        let kept = UnixListener::bind(&socket).unwrap();
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+        let listener = format!("  - unix: {}\n", socket.display());
+        Self::launch(&listener, Some(kept), dir, secrets, settings)
+    }
+
+    /// On another listener, an item of the YAML list.
     pub fn start_on(listener: &str, dir: &Path, secrets: &str, settings: &str) -> Self {
+        Self::launch(listener, None, dir, secrets, settings)
+    }
+
+    fn launch(listener: &str, kept: Option<UnixListener>, dir: &Path, secrets: &str, settings: &str) -> Self {
         let file = dir.join("secrets");
         fs::write(&file, secrets).unwrap();
         fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
@@ -44,8 +61,8 @@ impl Sasld {
         };
         let configuration = format!("listeners:\n{listener}{passdbs}{delay}{control}{settings}");
         fs::write(dir.join("sasld.yaml"), configuration).unwrap();
-        let (child, log) = serve(dir);
-        Self { log, child, dir: dir.to_owned() }
+        let (child, log) = serve(dir, kept.as_ref());
+        Self { log, child, dir: dir.to_owned(), kept }
     }
 
     /// Where [`Sasld::start`] listens.
@@ -86,7 +103,7 @@ impl Sasld {
 
     /// Starts it anew with the same files.
     pub fn start_again(&mut self) {
-        (self.child, self.log) = serve(&self.dir);
+        (self.child, self.log) = serve(&self.dir, self.kept.as_ref());
     }
 
     /// `sasld user …` on the daemon's secrets file; must succeed.
@@ -109,14 +126,16 @@ impl Drop for Sasld {
     }
 }
 
-fn serve(dir: &Path) -> (Child, Log) {
-    let mut child = Command::new(SASLD)
-        .args(["serve", "--config"])
-        .arg(dir.join("sasld.yaml"))
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+/// A ready daemon that serves the listener it is handed, or else its own.
+fn serve(dir: &Path, kept: Option<&UnixListener>) -> (Child, Log) {
+    let mut command = Command::new("bash");
+    let stdin = match kept {
+        None => Stdio::null(),
+        Some(kept) => Stdio::from(OwnedFd::from(kept.try_clone().unwrap())),
+    };
+    let passed = if kept.is_some() { "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\" 3<&0" } else { "exec \"$@\"" };
+    command.args(["-c", &format!("{passed} </dev/null"), "bash", SASLD, "serve", "--config"]);
+    let mut child = command.arg(dir.join("sasld.yaml")).stdin(stdin).stderr(Stdio::piped()).spawn().unwrap();
     let log = Log::follow(child.stderr.take().unwrap());
     log.wait_for(&["event=ready"]);
     (child, log)
