@@ -1,7 +1,7 @@
 //! A Debian with a kernel of its own boots with the package and Postfix: AppArmor enforces its profiles, limits of memory
 //! and tasks hold, and nothing is lost by either: `make test-machine`.
 //!
-//! Minutes long and no part of `make test`; `docs/machine.md` has what it said last. The Debian is that of tests/boot with a
+//! Minutes long and no part of `make test`; it writes what it said to `docs/machine.md`. The Debian is that of tests/boot with a
 //! kernel (`tests/boot/tree`), `machine` boots it in qemu, `stages` is what happens there, told in its log. A boot that
 //! ends with anything but success shows the whole log, with the machine's journal. A successful one is written as a page to
 //! the file that `SASLD_MACHINE_PAGE` names.
@@ -16,7 +16,8 @@ use std::process::Command;
 use std::time::Instant;
 
 /// What the machine has beside the container's packages. Debian has libnss-systemd wherever it has systemd.
-const PACKAGES: [&str; 5] = ["linux-image-cloud-amd64", "initramfs-tools", "kmod", "apparmor", "libnss-systemd"];
+const PACKAGES: [&str; 5] =
+    ["linux-image-cloud-amd64", "initramfs-tools", "kmod", "apparmor", "libnss-systemd"];
 
 /// How the page of the last log begins.
 const INTRODUCTION: &str = "\
