@@ -181,8 +181,8 @@ impl Secrets {
                 if let Some(closed) = terms.closed.filter(|closed| *closed != Closed::Nologin) {
                     self.problems.add(|| problem(format!("nobody can log in with this entry: {closed}")));
                 }
-                if terms.verifiers.is_some() && self.first_usable.is_none() {
-                    self.first_usable = Some(start);
+                if terms.verifiers.is_some() {
+                    self.first_usable.get_or_insert(start);
                 }
             }
         }
