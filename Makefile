@@ -5,7 +5,7 @@ CARGO_TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
 TIME ?= 60
 
-.PHONY: help run demo test test-dovecot soak test-boot manuals bench timing fuzz deb vendor lintian deny fmt clippy doc fmt-check
+.PHONY: help run demo test test-dovecot soak test-boot test-trixie manuals bench timing fuzz deb vendor lintian deny fmt clippy doc fmt-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,15 +29,22 @@ test-dovecot: ## the dialogs against Debian's Dovecot (a part of `make test`)
 	@packaging/dev/need test
 	$(CARGO_TEST) --test dovecot
 
-soak: ## the tests of the limits with a thousand times as much, some ten minutes; prints what it cost
+soak: export SASLD_SOAK := $(CURDIR)/target/soak.md
+soak: ## limits, restarts under Postfix and killed rewrites, a thousand times as often; tens of minutes
 	@packaging/dev/need test
-	@rm -f target/soak.md; mkdir -p target
-	SASLD_SOAK=$(CURDIR)/target/soak.md cargo test --release --test limits -- --test-threads=1
-	@cat target/soak.md
+	@rm -f $(SASLD_SOAK); mkdir -p target
+	cargo test --release --test limits -- --test-threads=1
+	cargo test --release --test postfix life -- --test-threads=1
+	cargo test --release --test user a_killed_rewrite
+	@cat $(SASLD_SOAK)
 
 test-boot: ## the package and Postfix under a real systemd, in a container (a part of `make test`)
 	@packaging/dev/need boot
 	$(CARGO_TEST) --test boot $(if $(NEXTEST),--no-capture,-- --nocapture)
+
+test-trixie: ## the same package under Debian 13, shortly; makes that Debian first, some minutes
+	@packaging/dev/need boot
+	SASLD_BOOT_RELEASE=trixie $(CARGO_TEST) --test boot $(if $(NEXTEST),--no-capture,-- --nocapture)
 
 manuals: ## manual pages and shell completions, into target/manuals
 	@packaging/dev/need build
@@ -63,11 +70,11 @@ vendor: ## the source with all crates in it, to build without a network: target/
 	@packaging/dev/need deb
 	@packaging/dev/vendor "$(or $(CARGO_TARGET_DIR),target)/deb"
 
-lintian: ## Debian's checks of the package (a part of `make test`)
+lintian: ## Debian's checks of the package and its source (a part of `make test`)
 	@packaging/dev/need package
-	lintian --display-info --pedantic --fail-on=error,warning,info,pedantic "$$(packaging/dev/deb)"
+	lintian --display-info --pedantic --fail-on=error,warning,info,pedantic "$$(packaging/dev/deb)" "$$(packaging/dev/source)"
 
-deny: ## licences and sources of all crates; builds cargo-deny first, which takes minutes
+deny: ## cargo-deny, built first, which takes minutes; `make test` compares licences and sources without it
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
 	cargo deny --all-features --config packaging/deny.toml check licenses sources bans
 

@@ -17,13 +17,14 @@
 mod doors;
 mod inherit;
 mod last_good;
+mod reload;
 mod root;
 
-use crate::config::{self, Config, ConfigError, SystemAccounts};
+use crate::config::{self, Config, ConfigError};
 use crate::control::Reporter;
 use crate::passdb::{Chain, HashPool, Link, Pam, SecretsFile, Source};
 use crate::server::listener::{self, Inherited, Prepared, loopback};
-use crate::server::{BindError, Endpoint, Listener, Live, Server, Service, random};
+use crate::server::{BindError, Endpoint, Listener, Live, Pulse, Server, Service, random};
 use crate::telemetry::{self, Log};
 use core::num::NonZeroUsize;
 use core::time::Duration;
@@ -31,6 +32,7 @@ use doors::Doors;
 use last_good::{LastGood, Loaded, NothingGood, Origin};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
+use reload::{Errand, tell_of_copy};
 use sd_notify::NotifyState;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -129,6 +131,9 @@ struct Daemon {
     /// In force is the last good copy, because of these mistakes; a line for each.
     mistakes: Option<String>,
     reporter: Arc<Reporter>,
+    pulse: Pulse,
+    /// The serving threads that hang.
+    hanging: Vec<usize>,
     /// What answers questions about us.
     doors: Doors,
     log: Log,
@@ -175,6 +180,7 @@ impl Daemon {
             .map_err(system("start the serving threads"))?;
         let server = Arc::new(server);
         let reporter = Arc::new(Reporter::new(Arc::clone(&service), Arc::clone(&server), Arc::clone(&pool)));
+        let pulse = server.pulse();
         let mut daemon = Self {
             path: path.to_owned(),
             started_with: config.clone(),
@@ -187,6 +193,8 @@ impl Daemon {
             last_good,
             mistakes,
             reporter,
+            pulse,
+            hanging: Vec::new(),
             doors: Doors::default(),
             log,
         };
@@ -203,8 +211,8 @@ impl Daemon {
         }
         daemon.doors.open(&daemon.started_with, &daemon.reporter);
         // Still as whoever owns the state directory.
-        if let Some(sources) = sources {
-            daemon.keep(&sources);
+        if let (Some(sources), Some(last_good)) = (sources, &daemon.last_good) {
+            tell_of_copy(last_good.save(&sources));
         }
         root::give_away().map_err(system("become another user than root"))?;
         daemon.tell_reporter();
@@ -271,19 +279,23 @@ impl Daemon {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = 0;
+        let mut errand = Errand::default();
         self.announce("ready");
         loop {
             tokio::select! {
-                _ = hangup.recv() => self.reload(),
+                _ = hangup.recv(), if !errand.is_under_way() => errand = self.begin_reload(),
+                done = errand.done() => errand = self.go_on_with(done),
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = tick.tick() => {
                     self.look_around(ticks);
+                    self.tell_watchdog();
                     ticks = (ticks + 1) % TICKS_BETWEEN_COMPLAINTS;
                 }
             }
         }
         self.stop(&mut terminate, &mut interrupt).await;
+        errand.let_it_end().await;
         Ok(())
     }
 
@@ -300,71 +312,19 @@ impl Daemon {
                 );
             }
         }
-        notify(&[NotifyState::Watchdog]);
     }
 
-    fn reload(&mut self) {
-        let reloading = NotifyState::monotonic_usec_now();
-        if let Ok(now) = reloading {
-            notify(&[NotifyState::Reloading, now]);
+    /// Who says this is the accepting thread; the serving ones must be well, too.
+    fn tell_watchdog(&mut self) {
+        let hanging = self.server.feel(&mut self.pulse);
+        if hanging.is_empty() {
+            notify(&[NotifyState::Watchdog]);
         }
-        if let Err(error) = self.try_reload() {
-            self.reporter.facts().rejected(&error.to_string());
-            // One line of log for each mistake.
-            for reason in error.to_string().lines() {
-                error!(event = "not_reloaded", reason, hint = "the running configuration stays in force");
-            }
-            notify(&[NotifyState::Ready]);
-            return;
+        for thread in hanging.iter().filter(|thread| !self.hanging.contains(thread)) {
+            let hint = "its connections get no answer; systemd's watchdog will start sasld again";
+            error!(event = "thread_hangs", thread, hint);
         }
-        self.announce("reloaded");
-    }
-
-    fn try_reload(&mut self) -> Result<(), DaemonError> {
-        let sources = config::read(&self.path)?;
-        let config = Config::from_sources(&sources, &SystemAccounts)?;
-        let prepared = if self.inherited { Vec::new() } else { self.prepare(&config)? };
-        let live = live(&config, &self.pool, Some(&self.service.live.load().passdbs));
-        // A secrets file that we have is at least as good as it was; a new one must be good.
-        let had = self.service.live.load();
-        let is_new = |file: &&Arc<SecretsFile>| !had.passdbs.files().any(|old| Arc::ptr_eq(old, file));
-        if let Some(file) = live.passdbs.files().filter(is_new).find(|file| file.users().is_none()) {
-            return Err(DaemonError::Passdb(file.path().to_owned()));
-        }
-        drop(had);
-        self.place(prepared)?;
-        // From here on nothing can fail.
-        let wanted = endpoints(&config);
-        self.restrict(&wanted);
-        let unwanted = |listening: &mut Listening| {
-            !listening.listener.is_in_place()
-                || listening
-                    .endpoint
-                    .as_ref()
-                    .is_some_and(|endpoint| !wanted.iter().any(|new| new.is_same_socket(endpoint)))
-        };
-        for old in self.listening.extract_if(.., unwanted) {
-            self.server.accept_waiting(&old.listener);
-        }
-        self.service.live.store(Arc::new(live));
-        self.log.set_level(config.log_level.into());
-        for (key, changed) in [
-            ("hash_threads", config.hash_threads != self.started_with.hash_threads),
-            ("limits.connections", config.limits.connections != self.started_with.limits.connections),
-            ("control", config.control != self.started_with.control),
-            ("metrics", config.metrics != self.started_with.metrics),
-            ("listeners", self.inherited && config.listeners != self.started_with.listeners),
-        ] {
-            if changed {
-                warn!(event = "restart_needed", key);
-            }
-        }
-        self.config = config;
-        self.mistakes = None;
-        self.keep(&sources);
-        self.doors.open(&self.started_with, &self.reporter);
-        self.tell_reporter();
-        Ok(())
+        self.hanging = hanging;
     }
 
     fn announce(&self, event: &str) {
@@ -378,15 +338,6 @@ impl Daemon {
             status.insert_str(0, "On the copy of the last good configuration, see the log! ");
         }
         notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
-    }
-
-    /// Makes these files the last good configuration.
-    fn keep(&self, sources: &[config::Source]) {
-        match self.last_good.as_ref().map_or(Ok(false), |last_good| last_good.save(sources)) {
-            Ok(false) => {}
-            Ok(true) => info!(event = "last_good_saved"),
-            Err(reason) => warn!(event = "last_good_not_saved", %reason),
-        }
     }
 
     /// What is configured and was not passed is not served: its socket unit may be missing.

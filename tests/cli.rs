@@ -11,24 +11,18 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use support::sasld::Sasld;
+use std::process::{Command, Output};
+use support::feed;
+use support::sasld::{Sasld, listener_for_caller};
 use tempfile::TempDir;
 
 const SASLD: &str = env!("CARGO_BIN_EXE_sasld");
 
 /// Runs the program with this on its standard input.
 fn run(arguments: &[&str], input: &str) -> (i32, String, String) {
-    let mut child = Command::new(SASLD)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A program that refuses its arguments does not read.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    let mut command = Command::new(SASLD);
+    command.args(arguments);
+    let Output { status, stdout, stderr } = feed(command, input.as_bytes());
     (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
@@ -36,11 +30,8 @@ fn run(arguments: &[&str], input: &str) -> (i32, String, String) {
 fn site(secrets: &str) -> (TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().display();
-    let (user, group) = (Uid::effective(), Gid::effective());
-    let config = format!(
-        "listeners:\n  - {{unix: {place}/auth, owner: {user}, group: {group}, mode: \"0600\"}}\n\
-         passdbs:\n  - secrets_file: {place}/secrets\n"
-    );
+    let listener = listener_for_caller(&dir.path().join("auth"));
+    let config = format!("listeners:\n{listener}passdbs:\n  - secrets_file: {place}/secrets\n");
     let path = dir.path().join("sasld.yaml");
     fs::write(&path, config).unwrap();
     write_secrets(dir.path(), secrets);

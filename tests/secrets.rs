@@ -2,6 +2,8 @@
 //!
 //! Everything happens in private temporary directories, as root or as an ordinary user alike.
 
+#[path = "support/acl.rs"]
+mod acl;
 #[path = "support/skip.rs"]
 mod skip;
 
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
+use acl::{ACL, acl};
 use rustix::fs::{FlockOperation, Mode, XattrFlags};
 use sasld::credential::Password;
 use sasld::secrets::{
@@ -345,20 +348,7 @@ fn owner_mode_and_acl_stay() {
     let directory = directory();
     let path = directory.path().join("secrets");
     write(&path, ALICE, 0o640);
-    // user::rw- user:12345:r-- group::r-- mask::r-- other::---, as Linux stores it.
-    let entry = |tag: u16, permissions: u16, id: u32| {
-        [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
-    };
-    let nobody = u32::MAX;
-    let entries = [
-        entry(0x01, 6, nobody),
-        entry(0x02, 4, 12345),
-        entry(0x04, 4, nobody),
-        entry(0x10, 4, nobody),
-        entry(0x20, 0, nobody),
-    ];
-    let acl = [&2u32.to_le_bytes()[..], &entries.concat()].concat();
-    const ACL: &str = "system.posix_acl_access";
+    let acl = acl([6, 4, 4, 4, 0]);
     let has_acls = rustix::fs::setxattr(&path, ACL, &acl, XattrFlags::empty()).is_ok();
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(&path, Some(0), Some(54321)).unwrap();
@@ -386,18 +376,7 @@ fn the_default_acl_of_the_directory_does_not_open_the_new_file() {
     let directory = directory();
     let path = directory.path().join("secrets");
     write(&path, ALICE, 0o640);
-    let entry = |tag: u16, permissions: u16, id: u32| {
-        [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
-    };
-    let nobody = u32::MAX;
-    let entries = [
-        entry(0x01, 7, nobody),
-        entry(0x02, 7, 12345),
-        entry(0x04, 7, nobody),
-        entry(0x10, 7, nobody),
-        entry(0x20, 7, nobody),
-    ];
-    let acl = [&2u32.to_le_bytes()[..], &entries.concat()].concat();
+    let acl = acl([7; 5]);
     if rustix::fs::setxattr(directory.path(), "system.posix_acl_default", &acl, XattrFlags::empty()).is_err()
     {
         skip::not_tested(&format!("no ACLs on {}", directory.path().display()));
@@ -405,7 +384,7 @@ fn the_default_acl_of_the_directory_does_not_open_the_new_file() {
     }
     add(&path, "bob").unwrap();
     assert_eq!(mode(&path), 0o640);
-    assert!(rustix::fs::getxattr(&path, "system.posix_acl_access", &mut [0; 1024]).is_err());
+    assert!(rustix::fs::getxattr(&path, ACL, &mut [0; 1024]).is_err());
 }
 
 #[test]

@@ -1,17 +1,22 @@
 //! `sasld serve`: the daemon in the foreground, until a signal.
 //!
 //! Under systemd a start that fails ends a few seconds later: so the restarts that follow are slow and their messages
-//! few, while a daemon that crashed is back at once.
+//! few, while a daemon that crashed is back at once. A start that finds nothing to serve (without Postfix there is no
+//! directory for its socket) ends at once and for good, with exit status 1, which the unit does not take for a failure.
+//! That cannot be when a socket was passed: systemd would start us again for whoever waits in it, without a pause.
 
 use super::{Exit, Failure, config_path};
+use crate::config::{self, Accounts, Config, Listener};
 use crate::daemon::{self, DaemonError};
 use crate::server::BindError;
 use clap::Args;
 use core::time::Duration;
+use nix::errno::Errno;
 use sd_notify::NotifyState;
 use std::ffi::OsString;
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How long a failed start lasts under systemd.
 const BEFORE_THE_NEXT: Duration = Duration::from_secs(5);
@@ -31,20 +36,32 @@ pub struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let path = config_path(arguments.config.as_deref());
     let state = arguments.state_directory.clone().or_else(|| first(&std::env::var_os("STATE_DIRECTORY")?));
-    let failure = match daemon::run(&config_path(arguments.config.as_deref()), state.as_deref()) {
+    let has_systemd = std::env::var_os("NOTIFY_SOCKET").is_some();
+    let was_passed_sockets = std::env::var_os("LISTEN_PID").is_some();
+    if has_systemd && !was_passed_sockets {
+        something_to_serve(&path).inspect_err(|nothing| {
+            // Started in peace; what is wrong, if anything is, is not with us.
+            tell_systemd(&[NotifyState::Ready, NotifyState::Status(&nothing.message)]);
+        })?;
+    }
+    let failure = match daemon::run(&path, state.as_deref()) {
         Ok(()) => return Ok(Exit::Yes),
         Err(error) => failure(error),
     };
-    if std::env::var_os("NOTIFY_SOCKET").is_some() {
+    if has_systemd {
         failure.print();
-        let first = failure.message.lines().next().unwrap_or_default();
-        // systemd, or nobody.
-        let _ = sd_notify::notify(&[NotifyState::Status(first)]);
+        tell_systemd(&[NotifyState::Status(failure.message.lines().next().unwrap_or_default())]);
         std::thread::sleep(BEFORE_THE_NEXT);
         return Err(Failure { message: String::new(), ..failure });
     }
     Err(failure)
+}
+
+/// systemd hears it, or nobody.
+fn tell_systemd(states: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(states);
 }
 
 /// systemd separates several directories by colons.
@@ -72,4 +89,42 @@ fn exit_of(error: &BindError) -> Exit {
         BindError::AlreadyServed(_) | BindError::System { .. } => Exit::Unavailable,
         BindError::NotASocket(_) => Exit::Config,
     }
+}
+
+/// Accounts do not matter here: without Postfix its user is missing, too.
+struct Everybody;
+
+impl Accounts for Everybody {
+    fn user(&self, _: &str) -> Result<Option<u32>, Errno> {
+        Ok(Some(0))
+    }
+
+    fn group(&self, _: &str) -> Result<Option<u32>, Errno> {
+        Ok(Some(0))
+    }
+}
+
+/// Fails when no configured listener has a directory to be in. Mistakes in the configuration do not matter here: they are
+/// for the daemon to say, which may have a good copy.
+fn something_to_serve(path: &Path) -> Result<(), Failure> {
+    let Ok(config) = config::read(path).and_then(|sources| Config::from_sources(&sources, &Everybody)) else {
+        return Ok(());
+    };
+    let mut missing = Vec::new();
+    for listener in &config.listeners {
+        let Listener::Unix(unix) = listener else { return Ok(()) };
+        let directory = unix.path.parent().unwrap_or(Path::new("/"));
+        match fs::metadata(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                missing.push(directory.display().to_string());
+            }
+            // There, or closed to us as Postfix's is.
+            Ok(_) | Err(_) => return Ok(()),
+        }
+    }
+    let missing = missing.join(", ");
+    let message = format_args!(
+        "nothing to serve: {missing} does not exist; install Postfix, then `systemctl start sasld.socket sasld`"
+    );
+    Err(Failure::new(Exit::No, message))
 }

@@ -1,17 +1,23 @@
 //! `sasld setup postfix`: the fewest `postconf` commands that make one service of Postfix ask sasld, and their reverse.
 //!
 //! It compares what Postfix does with what it should do, so a second run finds nothing to change. Nothing is changed
-//! without `--apply`. Each change carries the command that takes it back, made from the values found before. What is
-//! only for this service goes into master.cf; how to reach sasld goes into main.cf, unless another service asks Cyrus.
+//! without `--apply`. Each change carries the command that takes it back, made from the values found before. This file
+//! says what can be typed, prints and runs; [`which`] finds the service, and [`plan`] decides what changes.
 
-use super::doctor::postfix::{Instance, Service, Tls, instances, list, without_blanks};
+mod plan;
+mod which;
+
+use super::doctor;
+use super::doctor::postfix::{Instance, instances};
 use super::doctor::shell::quote;
-use super::doctor::{self, permitting, refuses_users};
+use super::prompt::Terminal;
 use super::{Exit, Failure, config_path};
-use crate::config::{Config, DEFAULT_PATH, Listener};
-use crate::sasl::Mechanism;
-use clap::{Args, Subcommand};
-use serde_json::json;
+use crate::config::{Config, DEFAULT_PATH};
+use clap::{Args, FromArgMatches, Subcommand};
+use plan::Plan;
+use serde_json::{Value, json};
+use std::error::Error;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -49,7 +55,7 @@ struct PostfixArguments {
     /// Run the commands
     #[arg(long)]
     apply: bool,
-    /// Print JSON; with --apply, instead of the doctor's report
+    /// Print JSON; with --apply, the doctor's report is in it
     #[arg(long)]
     json: bool,
 }
@@ -67,6 +73,7 @@ fn service_name(name: &str) -> Result<String, String> {
 #[derive(Debug)]
 struct Change {
     command: Vec<String>,
+    /// `None` when another one's takes this back, too.
     undo: Option<Vec<String>>,
 }
 
@@ -76,24 +83,55 @@ pub(super) fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Exit, Fai
     let instance = find_instance(&arguments)?;
     let plan = Plan::make(&instance, &arguments, &config)?;
     if arguments.json {
-        let shown: Vec<_> = plan
-            .changes
-            .iter()
-            .map(|change| json!({"command": line(&change.command), "undo": change.undo.as_deref().map(line)}))
-            .collect();
-        writeln!(out, "{}", json!({"changes": shown, "applied": arguments.apply}))?;
-    } else {
-        plan.print(&instance, &arguments, out)?;
+        return with_json(&plan, &instance, &arguments, out);
     }
+    plan.print(&instance, &arguments, out)?;
     if !arguments.apply {
         return Ok(Exit::Yes);
     }
     plan.apply(&instance)?;
-    if arguments.json {
-        return Ok(Exit::Yes);
-    }
     writeln!(out)?;
     doctor::after_setup(arguments.config, arguments.postfix.into_iter().collect(), out)
+}
+
+/// The same for programs: one object, also when a command fails, for then it has how to undo those before.
+fn with_json(
+    plan: &Plan<'_>,
+    instance: &Instance,
+    arguments: &PostfixArguments,
+    out: &mut dyn Write,
+) -> Result<Exit, Failure> {
+    let shown: Vec<_> = plan
+        .changes
+        .iter()
+        .map(|change| json!({"command": line(&change.command), "undo": change.undo.as_deref().map(line)}))
+        .collect();
+    let done = if arguments.apply { plan.apply(instance) } else { Ok(()) };
+    let applied = arguments.apply && done.is_ok();
+    let mut answer = json!({"changes": shown, "applied": applied});
+    let mut result = done.map(|()| Exit::Yes);
+    if applied {
+        let (exit, report) = doctors_report(arguments)?;
+        answer["doctor"] = report;
+        result = Ok(exit);
+    }
+    writeln!(out, "{answer}")?;
+    result
+}
+
+/// What `sasld doctor --json` says, and its exit status.
+fn doctors_report(arguments: &PostfixArguments) -> Result<(Exit, Value), Failure> {
+    let mut words: Vec<OsString> = vec!["doctor".into(), "--json".into()];
+    for (option, value) in [("--config", &arguments.config), ("--postfix-config", &arguments.postfix)] {
+        words.extend(value.iter().flat_map(|value| [option.into(), value.into()]));
+    }
+    let nonsense = |error: &dyn Error| Failure::new(Exit::Unavailable, format_args!("sasld doctor: {error}"));
+    let command = doctor::Arguments::augment_args(clap::Command::new("doctor"));
+    let words = command.try_get_matches_from(words).map_err(|error| nonsense(&error))?;
+    let words = doctor::Arguments::from_arg_matches(&words).map_err(|error| nonsense(&error))?;
+    let mut report = Vec::new();
+    let exit = doctor::run(words, &mut report, &mut Terminal)?;
+    Ok((exit, serde_json::from_slice(&report).map_err(|error| nonsense(&error))?))
 }
 
 fn find_instance(arguments: &PostfixArguments) -> Result<Instance, Failure> {
@@ -110,208 +148,7 @@ fn find_instance(arguments: &PostfixArguments) -> Result<Instance, Failure> {
     }
 }
 
-/// What is to be done, in this order.
-struct Plan<'a> {
-    instance: &'a Instance,
-    service: Service,
-    changes: Vec<Change>,
-    /// master.cf has no such service yet: taking that back takes back its settings.
-    new: bool,
-}
-
-impl<'a> Plan<'a> {
-    fn make(instance: &'a Instance, arguments: &PostfixArguments, config: &Config) -> Result<Self, Failure> {
-        let found = instance.services.iter().find(|own| own.name == arguments.service && own.kind == "inet");
-        let service = found.cloned().unwrap_or_else(|| Service::imagined(&arguments.service, instance));
-        let mut plan = Self { instance, service, changes: Vec::new(), new: found.is_none() };
-        plan.add_service();
-        plan.reach_sasld(arguments, config)?;
-        let own_rules = config.services.get(plan.service.get("smtpd_sasl_service"));
-        let mechanisms = own_rules.map_or(&config.mechanisms, |rules| &rules.mechanisms);
-        plan.protect_passwords(mechanisms);
-        plan.let_users_send();
-        plan.set_for_service("smtpd_sasl_auth_enable", "yes");
-        Ok(plan)
-    }
-
-    /// The service itself, if master.cf does not have it.
-    fn add_service(&mut self) {
-        if !self.new {
-            return;
-        }
-        let id = self.service.id();
-        let chroot = if self.service.chroot { "y" } else { "n" };
-        let entry = format!("{id}={} inet n - {chroot} - - smtpd", self.service.name);
-        self.postconf(&["-M", &entry], Some(&["-MX", &id]));
-        if matches!(self.service.name.rsplit(':').next(), Some("submissions" | "smtps" | "465")) {
-            self.set_for_service("smtpd_tls_wrappermode", "yes");
-        }
-        self.set_for_service("syslog_name", &format!("postfix/{}", self.service.name));
-    }
-
-    fn reach_sasld(&mut self, arguments: &PostfixArguments, config: &Config) -> Result<(), Failure> {
-        let socket = match &arguments.socket {
-            Some(socket) => socket.clone(),
-            None => {
-                let names = config.listeners.iter().map(|listener| match listener {
-                    Listener::Unix(unix) => unix.path.display().to_string(),
-                    Listener::Tcp(tcp) => tcp.address.to_string(),
-                });
-                let mut names: Vec<String> = names.collect();
-                let inside =
-                    |name: &String| std::path::Path::new(name).starts_with(self.instance.queue_directory());
-                let best = names.iter().position(inside).unwrap_or(0);
-                names.swap_remove(best)
-            }
-        };
-        let path = self.as_postfix_calls(&socket)?;
-        for (name, value) in [("smtpd_sasl_type", "dovecot"), ("smtpd_sasl_path", path.as_str())] {
-            let for_cyrus = self.instance.with_auth().any(|other| {
-                other.id() != self.service.id() && !other.asks_sasld() && !other.overrides.contains_key(name)
-            });
-            if for_cyrus || self.service.overrides.contains_key(name) {
-                self.set_for_service(name, value);
-            } else {
-                self.set(name, value);
-            }
-        }
-        Ok(())
-    }
-
-    /// `smtpd_sasl_path` for a socket.
-    fn as_postfix_calls(&self, socket: &str) -> Result<String, Failure> {
-        if !socket.starts_with('/') {
-            let tcp = socket.contains(':') && !socket.contains('/');
-            return Ok(if tcp { format!("inet:{socket}") } else { socket.to_owned() });
-        }
-        let queue = self.instance.queue_directory();
-        match std::path::Path::new(socket).strip_prefix(queue) {
-            Ok(inside) => Ok(inside.display().to_string()),
-            Err(_) if self.service.chroot => Err(Failure::new(
-                Exit::Config,
-                format_args!(
-                    "{socket}: the service {} runs chrooted in {} and cannot reach it; give sasld a listener there, such \
-                     as {}/private/auth",
-                    self.service.name,
-                    queue.display(),
-                    queue.display()
-                ),
-            )),
-            Err(_) => Ok(socket.to_owned()),
-        }
-    }
-
-    /// PLAIN and LOGIN only inside TLS, what needs no TLS also without.
-    fn protect_passwords(&mut self, mechanisms: &[Mechanism]) {
-        if self.service.tls() == Tls::Never || !self.service.has_certificate() {
-            if !self.service.has_certificate() {
-                self.make_certificate();
-            }
-            if self.service.tls() == Tls::Never && !self.wrapped() {
-                self.set_for_service("smtpd_tls_security_level", "may");
-            }
-        }
-        let challenge_response = mechanisms.iter().any(|mechanism| !mechanism.is_plaintext());
-        let clear = matches!(self.service.tls(), Tls::Never | Tls::Possible)
-            && !self.service.yes("smtpd_tls_auth_only")
-            && !self.wrapped();
-        let has = |name: &str, option: &str| list(self.service.get(name)).contains(&option);
-        if clear && !challenge_response {
-            self.set_for_service("smtpd_tls_auth_only", "yes");
-        } else if clear && !has("smtpd_sasl_security_options", "noplaintext") {
-            self.set_for_service("smtpd_sasl_security_options", "noanonymous,noplaintext");
-            // Where these follow the others, they change with them.
-            let name = "smtpd_sasl_tls_security_options";
-            let written = self.service.overrides.get(name).or_else(|| self.instance.written.get(name));
-            if written.is_none_or(|value| value.contains('$')) {
-                self.put_for_service(name, "noanonymous");
-            } else {
-                self.set_for_service(name, "noanonymous");
-            }
-        } else if has("smtpd_sasl_tls_security_options", "noplaintext") {
-            self.set_for_service("smtpd_sasl_tls_security_options", "noanonymous");
-        }
-    }
-
-    /// Whether it is TLS from the first byte; for a new service, by its name.
-    fn wrapped(&self) -> bool {
-        self.changes
-            .iter()
-            .any(|change| change.command.iter().any(|word| word.ends_with("/smtpd_tls_wrappermode=yes")))
-    }
-
-    fn make_certificate(&mut self) {
-        let [key, certificate] = self.instance.new_certificate_files();
-        let subject = format!("/CN={}", self.instance.get("myhostname"));
-        let openssl = "openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj";
-        let mut command: Vec<String> = openssl.split(' ').map(str::to_owned).collect();
-        command.extend([subject, "-keyout".into(), key.clone(), "-out".into(), certificate.clone()]);
-        let undo = Some(vec!["rm".to_owned(), key.clone(), certificate.clone()]);
-        self.changes.push(Change { command, undo });
-        self.set("smtpd_tls_cert_file", &certificate);
-        self.set("smtpd_tls_key_file", &key);
-    }
-
-    /// Who has logged in may send, and on a service that is for users, nobody else.
-    fn let_users_send(&mut self) {
-        if !self.service.is_port_25() && !self.service.overrides.contains_key("smtpd_relay_restrictions") {
-            self.set_for_service("smtpd_relay_restrictions", "permit_sasl_authenticated,reject");
-        }
-        for name in doctor::RESTRICTIONS {
-            let elements = list(self.service.get(name));
-            let done = name == "smtpd_relay_restrictions" && !self.service.overrides.contains_key(name);
-            if !done && refuses_users(&elements) {
-                self.set_for_service(name, &permitting(&elements));
-            }
-        }
-    }
-
-    /// A parameter of main.cf, unless it holds already.
-    fn set(&mut self, name: &str, value: &str) {
-        if self.service.get(name) == value {
-            return;
-        }
-        let setting = format!("{name}={value}");
-        match self.instance.written.get(name) {
-            Some(before) => self.postconf(&[&setting], Some(&[&format!("{name}={before}")])),
-            None => self.postconf(&[&setting], Some(&["-X", name])),
-        }
-    }
-
-    /// A parameter of the service in master.cf, unless it holds already.
-    fn set_for_service(&mut self, name: &str, value: &str) {
-        if without_blanks(self.service.get(name)) != without_blanks(value) {
-            self.put_for_service(name, value);
-        }
-    }
-
-    /// A parameter of the service in master.cf.
-    fn put_for_service(&mut self, name: &str, value: &str) {
-        let id = self.service.id();
-        let setting = format!("{id}/{name}={value}");
-        match self.service.overrides.get(name) {
-            _ if self.new => self.postconf(&["-P", &setting], None),
-            Some(before) => {
-                let before = format!("{id}/{name}={}", without_blanks(before));
-                self.postconf(&["-P", &setting], Some(&["-P", &before]));
-            }
-            None => self.postconf(&["-P", &setting], Some(&["-PX", &format!("{id}/{name}")])),
-        }
-    }
-
-    fn postconf(&mut self, arguments: &[&str], undo: Option<&[&str]>) {
-        let with_program = |arguments: &[&str]| {
-            let mut command = vec!["postconf".to_owned()];
-            if !self.instance.default {
-                command.extend(["-c".to_owned(), self.instance.directory.display().to_string()]);
-            }
-            command.extend(arguments.iter().map(|&argument| argument.to_owned()));
-            command
-        };
-        let change = Change { command: with_program(arguments), undo: undo.map(with_program) };
-        self.changes.push(change);
-    }
-
+impl Plan<'_> {
     fn print(
         &self,
         instance: &Instance,

@@ -3,15 +3,10 @@
 //! systemd replaces whatever is at a socket unit's path without a word, even the socket of a server that is alive. So the
 //! unit asks first, and does not start if somebody else answers there: Dovecot, most likely, whose mail server it is.
 //! systemd's own socket is no obstacle, nor is a file that nobody listens on any more.
-//!
-//! With `--configured` the service asks, before it starts, whether there is anything to serve: without Postfix there
-//! is no directory for its socket, and a service that cannot listen anywhere is better not started than failed.
 
-use super::{Exit, Failure, config_path};
-use crate::config::{self, Accounts, Config, Listener};
+use super::{Exit, Failure};
 use crate::server::listener;
 use clap::Args;
-use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use std::fs;
 use std::io;
@@ -23,26 +18,16 @@ const SYSTEMD: i32 = 1;
 
 /// Tell systemd whether sasld may have a socket
 ///
-/// For sasld.socket and sasld.service. Exit status 0: nobody listens at PATH, or systemd does. 1: somebody else does,
+/// For sasld.socket. Exit status 0: nobody listens at PATH, or systemd does. 1: somebody else does,
 /// and standard error says who.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Where the socket is going to be
-    #[arg(required_unless_present = "configured", conflicts_with = "configured")]
-    path: Option<PathBuf>,
-    /// Whether any configured listener has a directory to be in
-    #[arg(long)]
-    configured: bool,
-    /// The configuration, instead of /etc/sasld/sasld.yaml
-    #[arg(long, value_name = "FILE", requires = "configured")]
-    config: Option<PathBuf>,
+    path: PathBuf,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    match &arguments.path {
-        Some(path) => guard(path),
-        None => something_to_serve(&config_path(arguments.config.as_deref())),
-    }
+    guard(&arguments.path)
 }
 
 fn guard(path: &Path) -> Result<Exit, Failure> {
@@ -119,43 +104,6 @@ fn program(pid: i32) -> String {
         Ok(name) => format!("{} (process {pid})", name.trim_end()),
         Err(_) => format!("what process {pid}, which is gone, left behind"),
     }
-}
-
-/// Accounts do not matter here: without Postfix its user is missing, too.
-struct Everybody;
-
-impl Accounts for Everybody {
-    fn user(&self, _: &str) -> Result<Option<u32>, Errno> {
-        Ok(Some(0))
-    }
-
-    fn group(&self, _: &str) -> Result<Option<u32>, Errno> {
-        Ok(Some(0))
-    }
-}
-
-/// Yes as well when the configuration has mistakes: that is for the daemon to say, which may have a good copy.
-fn something_to_serve(path: &Path) -> Result<Exit, Failure> {
-    let Ok(config) = config::read(path).and_then(|sources| Config::from_sources(&sources, &Everybody)) else {
-        return Ok(Exit::Yes);
-    };
-    let mut missing = Vec::new();
-    for listener in &config.listeners {
-        let Listener::Unix(unix) = listener else { return Ok(Exit::Yes) };
-        let directory = unix.path.parent().unwrap_or(Path::new("/"));
-        match fs::metadata(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                missing.push(directory.display().to_string());
-            }
-            // There, or closed to us as Postfix's is.
-            Ok(_) | Err(_) => return Ok(Exit::Yes),
-        }
-    }
-    let missing = missing.join(", ");
-    let message = format_args!(
-        "nothing to serve: {missing} does not exist; install Postfix, then `systemctl start sasld.socket sasld`"
-    );
-    Err(Failure::new(Exit::No, message))
 }
 
 #[cfg(test)]

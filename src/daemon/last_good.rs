@@ -8,25 +8,37 @@
 //! Nothing here stops a daemon that runs: a copy that cannot be made (full disk) is a warning, and the one before stays. A
 //! start without a usable configuration and without a usable copy ends with the configuration's mistakes, and the copy's.
 //!
-//! The state directory has to belong to whoever runs sasld: one who gives root away must not find, at the next start as
-//! root, what he could have written in between.
+//! Whoever runs sasld trusts his own copies alone. So root, who finds a state directory of `_sasld`'s, has a place of his own
+//! in it, `root`: what was written as `_sasld`, after root was given away, must not tell root what to do at the next start.
 
 use crate::config::{self, Config, ConfigError, Source, SystemAccounts};
+use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 const LINK: &str = "last-good";
 const MAIN: &str = "sasld.yaml";
 
+/// Root's own place in a state directory of somebody else's.
+const OF_ROOT: &str = "root";
+
 /// The copy, in a state directory.
 #[derive(Clone, Debug)]
 pub struct LastGood {
     state: PathBuf,
+}
+
+/// Where the copy is: the state directory, or root's place in it.
+struct Place {
+    path: PathBuf,
+    /// The path leads through this, so that nobody can put another directory there meanwhile.
+    _held: Option<File>,
 }
 
 /// What a start works with.
@@ -81,16 +93,18 @@ impl LastGood {
 
     /// The copy, if there is one; or what is wrong with it.
     fn read(&self) -> Result<Option<Config>, String> {
-        let link = self.state.join(LINK);
-        let name = match fs::read_link(&link) {
-            Ok(name) => name,
+        let state = self.state.display();
+        let bad = |reason: String| format!("{state}: the last good copy cannot be used: {reason}");
+        let place = match self.place() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("{}: {error}", link.display())),
+            place => place.map_err(|error| bad(error.to_string()))?,
         };
-        let bad = |reason: String| format!("{}: the last good copy cannot be used: {reason}", link.display());
-        self.must_be_ours().map_err(|error| bad(error.to_string()))?;
+        let name = match fs::read_link(place.path.join(LINK)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            name => name.map_err(|error| bad(error.to_string()))?,
+        };
         // Only our own: a bare name beside the link.
-        let directory = self.state.join(name.file_name().unwrap_or_default());
+        let directory = place.path.join(name.file_name().unwrap_or_default());
         let sources = config::read(&directory.join(MAIN)).map_err(|error| bad(error.to_string()))?;
         if directory.file_name() != Some(directory_name(&sources).as_ref()) {
             return Err(bad("it is torn: its contents are not those that were saved".to_owned()));
@@ -104,22 +118,23 @@ impl LastGood {
     /// # Errors
     /// When a file cannot be written. The copy is what it was then.
     pub fn save(&self, sources: &[Source]) -> io::Result<bool> {
+        self.make_place_of_root()?;
+        let place = self.place()?;
         let name = directory_name(sources);
-        let link = self.state.join(LINK);
+        let link = place.path.join(LINK);
         let old = fs::read_link(&link).ok();
         if old.as_deref() == Some(Path::new(&name)) && matches!(self.read(), Ok(Some(_))) {
             return Ok(false);
         }
-        self.must_be_ours()?;
-        let directory = self.state.join(&name);
-        let temporary = self.state.join(format!("{LINK}.new"));
+        let directory = place.path.join(&name);
+        let temporary = place.path.join(format!("{LINK}.new"));
         // What an interrupted attempt left.
         remove(&directory)?;
         remove(&temporary)?;
         let written = write_all(&directory, sources).and_then(|()| {
             symlink(&name, &temporary)?;
             fs::rename(&temporary, &link)?;
-            File::open(&self.state)?.sync_all()
+            File::open(&place.path)?.sync_all()
         });
         if let Err(error) = written {
             let _ = remove(&temporary);
@@ -129,22 +144,50 @@ impl LastGood {
             return Err(error);
         }
         if let Some(old) = old.as_deref().and_then(Path::file_name).filter(|old| *old != name.as_str()) {
-            let _ = remove(&self.state.join(old));
+            let _ = remove(&place.path.join(old));
         }
         Ok(true)
     }
 
-    fn must_be_ours(&self) -> io::Result<()> {
-        let owner = fs::metadata(&self.state)?.uid();
-        if owner == geteuid().as_raw() {
+    /// Our place. It is an error if that is another's, or not there.
+    fn place(&self) -> io::Result<Place> {
+        if self.is_ours()? {
+            return Ok(Place { path: self.state.clone(), _held: None });
+        }
+        if !geteuid().is_root() {
+            return Err(io::Error::other(format!("{} belongs to somebody else", self.state.display())));
+        }
+        let path = self.state.join(OF_ROOT);
+        let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
+        let held = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
+        let found = held.metadata()?;
+        if found.uid() != 0 || found.mode() & 0o022 != 0 {
+            return Err(io::Error::other(format!("{} is not root's alone", path.display())));
+        }
+        let path = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
+        Ok(Place { path, _held: Some(held) })
+    }
+
+    fn make_place_of_root(&self) -> io::Result<()> {
+        if self.is_ours()? || !geteuid().is_root() {
             return Ok(());
         }
-        let (state, runs) = (self.state.display(), geteuid());
-        Err(io::Error::other(format!("{state} belongs to uid {owner}, and uid {runs} runs this")))
+        match DirBuilder::new().mode(0o700).create(self.state.join(OF_ROOT)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn is_ours(&self) -> io::Result<bool> {
+        Ok(fs::metadata(&self.state)?.uid() == geteuid().as_raw())
     }
 }
 
-fn read_and_check(path: &Path) -> Result<(Config, Vec<Source>), ConfigError> {
+/// Reads the configuration, and finds all its mistakes.
+///
+/// # Errors
+/// The mistakes.
+pub fn read_and_check(path: &Path) -> Result<(Config, Vec<Source>), ConfigError> {
     let sources = config::read(path)?;
     let config = Config::from_sources(&sources, &SystemAccounts)?;
     Ok((config, sources))
@@ -215,7 +258,7 @@ fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, chown};
     use tempfile::TempDir;
 
     fn sources(main: &str, more: &[(&str, &str)]) -> Vec<Source> {
@@ -299,5 +342,47 @@ mod tests {
     fn nothing_saved_is_no_copy_and_no_mistake() {
         let state = tempfile::tempdir().unwrap();
         assert_eq!(LastGood::new(state.path()).read(), Ok(None));
+    }
+
+    /// A state directory of another user's; `None` without root, who alone can make one.
+    fn of_another() -> Option<(TempDir, LastGood)> {
+        let state = tempfile::tempdir().unwrap();
+        chown(state.path(), Some(65534), None).ok()?;
+        let last_good = LastGood::new(state.path());
+        Some((state, last_good))
+    }
+
+    #[test]
+    fn root_has_a_place_of_its_own_in_a_state_directory_of_anothers() {
+        let Some((state, last_good)) = of_another() else { return };
+        assert_eq!(last_good.read(), Ok(None));
+        assert!(last_good.save(&sources(TCP, &[("a.yaml", "log_level: warn\n")])).unwrap());
+        assert_eq!(last_good.read().unwrap().unwrap().log_level, config::LogLevel::Warn);
+        assert!(!last_good.save(&sources(TCP, &[("a.yaml", "log_level: warn\n")])).unwrap());
+        let place = fs::metadata(state.path().join(OF_ROOT)).unwrap();
+        assert_eq!((place.uid(), place.mode() & 0o777), (0, 0o700));
+    }
+
+    #[test]
+    fn root_takes_no_copy_that_another_may_have_written() {
+        let Some((state, last_good)) = of_another() else { return };
+        let theirs = tempfile::tempdir().unwrap();
+        LastGood::new(theirs.path()).save(&sources(TCP, &[])).unwrap();
+        // In the state directory itself, in a directory of theirs, and behind a link.
+        fs::rename(theirs.path(), state.path().join("copy")).unwrap();
+        let target = fs::read_link(state.path().join("copy/last-good")).unwrap();
+        symlink(&target, state.path().join(LINK)).unwrap();
+        fs::create_dir(state.path().join(&target)).unwrap();
+        fs::copy(state.path().join("copy/last-good/sasld.yaml"), state.path().join(&target).join(MAIN))
+            .unwrap();
+        assert_eq!(last_good.read(), Ok(None));
+        symlink("copy", state.path().join(OF_ROOT)).unwrap();
+        assert!(last_good.read().is_err());
+        assert!(last_good.save(&sources(TCP, &[])).is_err());
+        fs::remove_file(state.path().join(OF_ROOT)).unwrap();
+        fs::rename(state.path().join("copy"), state.path().join(OF_ROOT)).unwrap();
+        assert!(last_good.read().unwrap().is_some(), "the directory is root's so far");
+        chown(state.path().join(OF_ROOT), Some(65534), None).unwrap();
+        assert!(last_good.read().is_err());
     }
 }

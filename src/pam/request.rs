@@ -154,11 +154,11 @@ pub enum Exclusion {
 /// Why nobody knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// There was no answer in time; the child was killed.
+    /// The check was begun and did not end in time; the child was killed.
     Timeout,
     /// The child died.
     Crashed,
-    /// Too many requests at a time.
+    /// Too many requests at a time: the check was never begun.
     Busy,
     /// No child can be started.
     NoWorker,

@@ -49,6 +49,14 @@ impl Secrets {
     /// # Panics
     /// If the contents are 4 GiB or more; [`load`](super::load()) stops far below.
     pub fn parse(contents: Zeroizing<Vec<u8>>, names: &Names<'_>) -> Self {
+        Self::parse_listing(contents, names, MAX_LISTED)
+    }
+
+    /// The same, with a text for this many problems instead of a thousand: for who decides by all of them.
+    ///
+    /// # Panics
+    /// As [`Secrets::parse`].
+    pub fn parse_listing(contents: Zeroizing<Vec<u8>>, names: &Names<'_>, problems: usize) -> Self {
         assert!(u32::try_from(contents.len()).is_ok(), "line offsets are 32 bits wide");
         let end = memrchr(b'\n', &contents).map_or(0, |last| last + 1);
         let mut secrets = Self {
@@ -57,8 +65,8 @@ impl Secrets {
             end,
             duplicates: HashSet::new(),
             first_usable: None,
-            problems: Problems::default(),
-            notes: Problems::default(),
+            problems: Problems::with_room(problems),
+            notes: Problems::with_room(MAX_LISTED),
         };
         let mut again = Vec::new();
         let mut start = if secrets.blob.starts_with(BOM) { BOM.len() } else { 0 };
@@ -71,7 +79,7 @@ impl Secrets {
             }
             start += length + 1;
         }
-        secrets.report_duplicates(&again);
+        secrets.report_duplicates(&again, problems);
         if end < secrets.blob.len() {
             secrets.problems.add(|| Problem {
                 line: number + 1,
@@ -211,10 +219,10 @@ impl Secrets {
     }
 
     /// Names every line of a name that stands there more than once. `again` holds, for each further line, where the
-    /// first one starts and the number of the further one.
-    fn report_duplicates(&mut self, again: &[(u32, usize)]) {
+    /// first one starts and the number of the further one; the first `listed` of them get a text.
+    fn report_duplicates(&mut self, again: &[(u32, usize)], listed: usize) {
         let mut groups: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for (first, number) in again.iter().take(MAX_LISTED) {
+        for (first, number) in again.iter().take(listed) {
             groups.entry(*first).or_default().push(*number);
         }
         let mut counted = 0;
@@ -232,7 +240,7 @@ impl Secrets {
             report(first_number, others[0]);
             others.into_iter().for_each(|line| report(line, first_number));
         }
-        self.problems.count(again.len().saturating_sub(MAX_LISTED));
+        self.problems.count(again.len().saturating_sub(listed));
     }
 
     fn name_at(&self, start: u32) -> &[u8] {

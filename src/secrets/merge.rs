@@ -37,6 +37,13 @@ pub struct OldLine<'a> {
     pub twice: bool,
 }
 
+impl OldLine<'_> {
+    /// What it says, wherever it stands.
+    pub fn text(&self) -> (Option<&[u8]>, &[u8], bool) {
+        (self.field, self.rest, self.twice)
+    }
+}
+
 impl SecretsEditor {
     /// The users of the file by their canonical names, broken lines too.
     pub fn users(&self) -> HashMap<Vec<u8>, OldLine<'_>> {

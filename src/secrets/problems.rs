@@ -28,14 +28,19 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Problems in the order of their lines; the first thousand with text.
-#[derive(Debug, Default)]
+/// Problems in the order of their lines; as many with text as there is room for.
+#[derive(Debug)]
 pub struct Problems {
     listed: Vec<Problem>,
     total: usize,
+    room: usize,
 }
 
 impl Problems {
+    pub(super) fn with_room(room: usize) -> Self {
+        Self { listed: Vec::new(), total: 0, room }
+    }
+
     /// Those that were kept with their text.
     pub fn listed(&self) -> &[Problem] {
         &self.listed
@@ -49,7 +54,7 @@ impl Problems {
     /// The text is only made if it will be kept.
     pub(super) fn add(&mut self, problem: impl FnOnce() -> Problem) {
         self.total += 1;
-        if self.listed.len() < MAX_LISTED {
+        if self.listed.len() < self.room {
             self.listed.push(problem());
         }
     }

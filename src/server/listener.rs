@@ -1,31 +1,29 @@
 //! The sockets that mail servers connect to: bound here or inherited from systemd.
 //!
-//! A Unix socket is bound under a temporary name, gets its owner and mode, and is then renamed into place, so nobody
-//! ever finds it with other rights or before it listens. What is at the path already is asked first: if somebody
-//! listens there, his socket stays and we refuse to start; a stale file is replaced.
+//! A Unix socket gets its name when it is ready ([`unnamed`](super::unnamed)), so nobody ever finds it with other rights
+//! or before it listens. What is at the path already is asked first: if somebody listens there, his socket stays and we
+//! refuse to start; a stale file is replaced.
 //!
 //! Every failure is a [`BindError`] that names the socket and the step.
 
+use super::unnamed::UnnamedSocket;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, fchownat};
+use nix::unistd::{Gid, Uid};
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use thiserror::Error;
-use tokio::net::{TcpSocket, UnixSocket};
+use tokio::net::TcpSocket;
 
-/// Connections that may wait to be accepted: Postfix starts its processes in bursts.
+/// Connections that may wait to be accepted over TCP: Postfix starts its processes in bursts.
 const BACKLOG: u32 = 4_096;
 
 /// A socket as the configuration has it.
@@ -131,9 +129,14 @@ pub struct Listener {
 
 /// A listener that is ready, but for its name: clients do not find it yet.
 pub struct Prepared {
-    listener: Option<Listener>,
-    /// Where a Unix socket is and where it belongs.
-    rename: Option<(PathBuf, PathBuf)>,
+    socket: PreparedSocket,
+    access: ArcSwap<Access>,
+    name: String,
+}
+
+enum PreparedSocket {
+    Unix(UnnamedSocket),
+    Tcp(tokio::net::TcpListener),
 }
 
 enum Socket {
@@ -184,26 +187,8 @@ impl Listener {
         let access = ArcSwap::from_pointee(endpoint.access());
         match endpoint {
             Endpoint::Unix { path, owner, group, mode, .. } => {
-                if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
-                    return Err(BindError::NotASocket(name));
-                }
-                let temporary = temporary_beside(path);
-                let _ = fs::remove_file(&temporary);
-                let socket = bind_unix(&temporary, *mode).map_err(|source| BindError::System {
-                    endpoint: name.clone(),
-                    step: "bind",
-                    source,
-                })?;
-                let listener = Self { socket: Socket::Unix(socket), file: None, access, name: name.clone() };
-                // From here on, dropping it removes the temporary name.
-                let prepared =
-                    Prepared { listener: Some(listener), rename: Some((temporary.clone(), path.clone())) };
-                give_to(&temporary, *owner, *group).map_err(|source| BindError::System {
-                    endpoint: name,
-                    step: "set owner and group",
-                    source,
-                })?;
-                Ok(prepared)
+                let socket = PreparedSocket::Unix(UnnamedSocket::bind(path, *owner, *group, *mode)?);
+                Ok(Prepared { socket, access, name })
             }
             Endpoint::Tcp { address, .. } => {
                 let failed =
@@ -215,9 +200,8 @@ impl Listener {
                     io::ErrorKind::AddrInUse => BindError::AlreadyServed(address.to_string()),
                     _ => failed("bind")(source),
                 })?;
-                let socket = Socket::Tcp(socket.listen(BACKLOG).map_err(failed("listen"))?);
-                let listener = Self { socket, file: None, access, name };
-                Ok(Prepared { listener: Some(listener), rename: None })
+                let socket = PreparedSocket::Tcp(socket.listen(BACKLOG).map_err(failed("listen"))?);
+                Ok(Prepared { socket, access, name })
             }
         }
     }
@@ -299,33 +283,28 @@ impl Listener {
 }
 
 impl Prepared {
-    /// Puts the socket where clients look for it, in place of a stale one or of our own.
+    /// Puts the socket where clients look for it, in place of a stale one or of our own. Needs a runtime's context.
     ///
     /// # Errors
     /// See [`BindError`].
-    ///
-    /// # Panics
-    /// Never: a prepared listener is placed once.
-    pub fn place(mut self) -> Result<Listener, BindError> {
-        let mut listener = self.listener.take().expect("only `place` takes it, and consumes itself");
-        if let Some((temporary, path)) = &self.rename {
-            match fs::rename(temporary, path).and_then(|()| identity_of(path)) {
-                Ok(identity) => listener.file = Some((path.clone(), identity)),
-                Err(source) => {
+    pub fn place(self) -> Result<Listener, BindError> {
+        let Self { socket, access, name } = self;
+        let (socket, file) = match socket {
+            PreparedSocket::Unix(socket) => {
+                let path = socket.path().to_owned();
+                let failed = |step| {
                     let endpoint = path.display().to_string();
-                    return Err(BindError::System { endpoint, step: "rename into place", source });
-                }
+                    move |source| BindError::System { endpoint, step, source }
+                };
+                let socket = socket.place()?;
+                let identity = identity_of(&path).map_err(failed("find"))?;
+                let socket =
+                    tokio::net::UnixListener::from_std(socket).map_err(failed("wait for clients"))?;
+                (Socket::Unix(socket), Some((path, identity)))
             }
-        }
-        Ok(listener)
-    }
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        if let Some((temporary, _)) = &self.rename {
-            let _ = fs::remove_file(temporary);
-        }
+            PreparedSocket::Tcp(socket) => (Socket::Tcp(socket), None),
+        };
+        Ok(Listener { socket, file, access, name })
     }
 }
 
@@ -342,36 +321,6 @@ impl Drop for Listener {
 #[must_use]
 pub fn loopback() -> Vec<IpNet> {
     ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect()
-}
-
-/// A Unix socket listening at `path`, which has this mode from its first moment.
-fn bind_unix(path: &Path, mode: u32) -> io::Result<tokio::net::UnixListener> {
-    let socket = UnixSocket::new_stream()?;
-    let before = umask(Mode::from_bits_truncate(!mode & 0o777));
-    // The file gets the mode of the socket, less the umask.
-    let bound = socket.bind(path);
-    umask(before);
-    bound?;
-    socket.listen(BACKLOG)
-}
-
-/// Sets owner and group, if they are others than they should be: a system call filter may forbid even to ask.
-fn give_to(path: &Path, owner: Option<Uid>, group: Option<Gid>) -> io::Result<()> {
-    let found = fs::symlink_metadata(path)?;
-    let owner = owner.filter(|owner| owner.as_raw() != found.uid());
-    let group = group.filter(|group| group.as_raw() != found.gid());
-    if owner.is_none() && group.is_none() {
-        return Ok(());
-    }
-    // Whoever owns the directory could put a link here: it is not followed.
-    Ok(fchownat(AT_FDCWD, path, owner, group, AtFlags::AT_SYMLINK_NOFOLLOW)?)
-}
-
-/// A name in the same directory that no other socket has which is being prepared.
-fn temporary_beside(path: &Path) -> PathBuf {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    path.with_file_name(format!(".{:x}-{number:x}", std::process::id()))
 }
 
 /// Whether somebody listens at the path. Does not wait for him to accept.
@@ -395,10 +344,18 @@ pub fn is_served(path: &Path) -> io::Result<bool> {
 /// # Errors
 /// [`BindError::AlreadyServed`]: somebody does.
 pub fn refuse_if_served(endpoint: &Endpoint) -> Result<(), BindError> {
-    let Endpoint::Unix { path, .. } = endpoint else {
+    match endpoint {
+        Endpoint::Unix { path, .. } => refuse_if_served_at(path),
         // Binding a TCP address tells.
-        return Ok(());
-    };
+        Endpoint::Tcp { .. } => Ok(()),
+    }
+}
+
+/// The same for the Unix socket at a path.
+///
+/// # Errors
+/// As [`refuse_if_served`].
+pub fn refuse_if_served_at(path: &Path) -> Result<(), BindError> {
     let endpoint = path.display().to_string();
     match is_served(path) {
         Ok(true) => Err(BindError::AlreadyServed(endpoint)),
@@ -417,6 +374,7 @@ fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::UnixSocket;
 
     fn unix(path: &Path) -> Endpoint {
         Endpoint::Unix { path: path.into(), owner: None, group: None, mode: 0o640, peers: Vec::new() }
@@ -455,6 +413,14 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert!(matches!(bind(&unix(&path)), Err(BindError::NotASocket(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_too_long_for_clients_is_refused_although_the_temporary_name_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x".repeat(110));
+        assert!(matches!(bind(&unix(&path)), Err(BindError::System { step: "bind", .. })));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]

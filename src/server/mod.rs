@@ -9,10 +9,13 @@
 
 mod connection;
 pub mod listener;
+mod pulse;
 pub mod random;
+pub mod unnamed;
 
 pub use connection::{FAIR_SHARE, MAX_OPEN_EXCHANGES, MAX_UNREAD_BYTES, STUCK_AFTER};
 pub use listener::{BindError, Endpoint, Listener};
+pub use pulse::{HANGS_AFTER, Pulse};
 
 use crate::passdb::Chain;
 use crate::policy::Policy;
@@ -146,6 +149,19 @@ impl Server {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.count.load(Ordering::Relaxed)
+    }
+
+    /// The serving threads, whose number does not change.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        Pulse::new(self.workers.len(), self.service.now())
+    }
+
+    /// Asks each serving thread for a sign of life, and says which ones [`hang`](HANGS_AFTER).
+    pub fn feel(&self, pulse: &mut Pulse) -> Vec<usize> {
+        pulse.feel(self.service.now(), |number, question| {
+            self.workers[number].spawn(async { question.answer() });
+        })
     }
 
     /// Accepts connections for as long as it is polled.

@@ -4,6 +4,7 @@
 //! escaped TAB never makes a new field. SMTP servers neither escape nor unescape; what they send rarely holds
 //! anything to unescape, so a field is copied only when it does.
 
+use memchr::memchr;
 use std::borrow::Cow;
 
 const ESCAPE: u8 = 0x01;
@@ -13,7 +14,7 @@ const ESCAPE: u8 = 0x01;
 /// An escape byte before a byte that has no meaning stands for that byte; at the very end it stands for nothing.
 #[must_use]
 pub fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
-    if !field.contains(&ESCAPE) {
+    if memchr(ESCAPE, field).is_none() {
         return Cow::Borrowed(field);
     }
     let mut plain = Vec::with_capacity(field.len());

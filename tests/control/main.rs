@@ -7,16 +7,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-#[allow(dead_code, reason = "as above")]
-#[path = "../daemon/peer.rs"]
-mod peer;
-
 mod metrics;
 mod why;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
-use peer::Peer;
 use sasld::control::reply::PassdbState;
 use sasld::control::{ControlError, Request, SecretsState, Status, Version, ask};
 use sasld::secrets;
@@ -27,29 +22,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use support::peer::{ALICE, Peer, RIGHT, WRONG, auth};
 use support::sasld::Sasld;
 use support::skip::not_tested;
 use tempfile::TempDir;
 
 const SASLD: &str = env!("CARGO_BIN_EXE_sasld");
-const ALICE: &str = "alice:{PLAIN}wonder\n";
-/// `NUL alice NUL wonder`, and with a wrong password.
-const RIGHT: &str = "AGFsaWNlAHdvbmRlcg==";
-const WRONG: &str = "AGFsaWNlAHdyb25n";
 
 fn directory() -> TempDir {
     tempfile::Builder::new().prefix("sasld-control-").tempdir().unwrap()
 }
 
 fn start(dir: &TempDir, users: &str, settings: &str) -> Sasld {
-    let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
-    let socket = dir.path().join("auth");
-    let listener = format!("  - {{unix: {}, owner: {uid}, group: {gid}}}\n", socket.display());
-    Sasld::start_on(&listener, dir.path(), users, settings)
-}
-
-fn auth(id: u32, mechanism: &str, response: &str) -> String {
-    format!("AUTH\t{id}\t{mechanism}\tservice=smtp\trip=192.0.2.7\tsecured\tresp={response}\n")
+    Sasld::start_for_caller(dir.path(), users, settings)
 }
 
 fn secrets_state(sasld: &Sasld, path: &Path) -> SecretsState {

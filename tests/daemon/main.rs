@@ -7,12 +7,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod peer;
-
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
-use peer::Peer;
 use std::fs;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
@@ -21,31 +18,18 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use support::log::Log;
-use support::sasld::Sasld;
+use support::peer::{ALICE, Peer, RIGHT, WRONG, auth};
+use support::sasld::{Sasld, listener_for_caller as listener};
 use tempfile::TempDir;
 
 const SASLD: &str = env!("CARGO_BIN_EXE_sasld");
-const ALICE: &str = "alice:{PLAIN}wonder\n";
-/// `NUL alice NUL wonder`, and with a wrong password.
-const RIGHT: &str = "AGFsaWNlAHdvbmRlcg==";
-const WRONG: &str = "AGFsaWNlAHdyb25n";
 
 fn directory() -> TempDir {
     tempfile::Builder::new().prefix("sasld-daemon-").tempdir().unwrap()
 }
 
-/// A listener that belongs to whoever runs the test.
-fn listener(socket: &Path) -> String {
-    let (user, group) = (Uid::effective(), nix::unistd::Gid::effective());
-    format!("  - {{unix: {}, owner: {user}, group: {group}, mode: \"0600\"}}\n", socket.display())
-}
-
 fn start(dir: &TempDir, secrets: &str, settings: &str) -> Sasld {
-    Sasld::start_on(&listener(&dir.path().join("auth")), dir.path(), secrets, settings)
-}
-
-fn auth(id: u32, mechanism: &str, response: &str) -> String {
-    format!("AUTH\t{id}\t{mechanism}\tservice=smtp\trip=192.0.2.7\tsecured\tresp={response}\n")
+    Sasld::start_for_caller(dir.path(), secrets, settings)
 }
 
 /// Runs `sasld serve` where it is expected to give up.

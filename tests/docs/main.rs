@@ -4,19 +4,22 @@
 //! Reads `README.md` and all of `docs/` in this checkout and runs the built `sasld` in directories of its own, and the
 //! command blocks of the pages in sandboxes ([`commands`]).
 
+#[allow(dead_code, reason = "each test program uses its part of the shared module")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod captures;
 mod commands;
+mod mail_servers;
 mod pages;
-#[path = "../support/skip.rs"]
-mod skip;
 
 use sasld::config::{Accounts, Config, Source};
 use sasld::credential::{Password, Verifiers};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -147,16 +150,9 @@ fn command_lines(page: &str) -> Vec<String> {
 }
 
 fn sasld(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sasld"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the built program");
-    // A command that reads nothing may be gone already.
-    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
-    child.wait_with_output().expect("its end")
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sasld"));
+    command.args(arguments);
+    support::feed(command, input.as_bytes())
 }
 
 fn text(bytes: &[u8]) -> &str {

@@ -92,9 +92,13 @@ CONF
     status_and_why: "docs/control.md", "
         alice; systemctl start sasld; postfix_asks_sasld; postfix start; log_in | shows '235 2.7.0'",
         "sasld why alice | shows 'ok'";
-    exim_and_chasquid: "docs/exim-chasquid.md", "
-        alice; useradd --system Debian-exim; useradd --system chasquid
-        mkdir -p /etc/exim4/conf.d/auth /etc/chasquid", "true";
+    exim_and_chasquid: "docs/exim-chasquid.md",
+        "alice; . $repository/tests/docs/mail-servers; mail_servers", "
+        . $repository/tests/docs/mail-servers
+        chasquid_works
+        rm $(ls -d /etc/sasld/conf.d/* | tail -1)
+        systemctl start sasld
+        exim_works";
     what_each_file_is_worth: "docs/files.md", "alice; systemctl start sasld; postfix_asks_sasld; postfix start",
         "sasld user list | grep alice | shows ARGON2ID";
 

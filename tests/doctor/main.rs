@@ -13,6 +13,7 @@ mod page;
 mod probe;
 mod setup;
 mod site;
+mod world;
 
 use site::Site;
 
@@ -38,4 +39,35 @@ fn a_user_who_can_log_in_is_no_finding_and_one_who_cannot_is_an_error() {
     let wrong = doctor(&mut site, "wrong");
     assert!(wrong.exit == 2 && wrong.out.contains("PLAIN: alice is refused"), "{}", wrong.out);
     assert!(!wrong.out.contains("wrong\n"), "{}", wrong.out);
+}
+
+#[test]
+fn a_stranger_who_has_the_socket_hears_no_password() {
+    let Some(mut site) = Site::working() else { return };
+    // A real sasld, but nobody's.
+    let script = "set -e
+        mkdir $SITE/door
+        cp \"$(command -v sasld)\" $SITE/bin/imposter
+        echo 'alice:{PLAIN}secret' >$SITE/door/secrets
+        chmod 0600 $SITE/door/secrets
+        chown -R nobody $SITE/door
+        cat >$SITE/door.yaml <<END
+listeners: [{unix: $SITE/door/auth, owner: nobody, group: nogroup, mode: '0666'}]
+passdbs: [{secrets_file: $SITE/door/secrets}]
+control: off
+END
+        sed 's!unix: .*!unix: '$SITE'/door/auth!; s!secrets_file: .*!secrets_file: '$SITE'/secrets!' $SITE/sasld.yaml >$SITE/ours.yaml
+        setpriv --reuid=nobody --regid=nogroup --clear-groups imposter serve --config $SITE/door.yaml 2>$SITE/door.log &
+        until [ -S $SITE/door/auth ]; do :; done";
+    let opened = site.shell(script);
+    assert_eq!(opened.exit, 0, "{opened:?}");
+    let doctor = "printf secret | sasld doctor --config $SITE/ours.yaml --postfix-config $ETC --root $ROOT --json \
+                  --user alice --password-stdin";
+    let report = site.shell(doctor);
+    let expected = "listens there; PLAIN and LOGIN would tell it the password, and were not tried";
+    assert!(report.exit == 2 && report.out.contains(expected), "{}", report.out);
+    // It was asked, though, and not for the password.
+    let asked = site
+        .shell("until grep -q 'event=auth .*mech=CRAM-MD5' $SITE/door.log; do :; done; cat $SITE/door.log");
+    assert!(!asked.out.contains("mech=PLAIN") && !asked.out.contains("mech=LOGIN"), "{}", asked.out);
 }

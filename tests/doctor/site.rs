@@ -86,7 +86,7 @@ impl Site {
         let dir = tempfile::Builder::new().prefix("sasld-doctor-").tempdir().unwrap();
         let site = dir.path();
         fs::set_permissions(site, PermissionsExt::from_mode(0o755)).unwrap();
-        for folder in ["etc", "queue", "queue/pid", "root"] {
+        for folder in ["bin", "etc", "queue", "queue/pid", "root"] {
             fs::create_dir(site.join(folder)).unwrap();
         }
         let postfix = nix::unistd::User::from_name("postfix").unwrap().expect("Postfix's user");
@@ -133,6 +133,7 @@ impl Site {
         let mut command = Command::new(SASLD);
         command.args(words).arg("--config").arg(self.path().join("sasld.yaml"));
         command.arg("--postfix-config").arg(self.etc()).env("COLUMNS", "100").stdin(Stdio::null());
+        command.env("PATH", self.search_path());
         outcome(&mut command)
     }
 
@@ -181,12 +182,19 @@ impl Site {
         Outcome { exit: child.wait().unwrap().code().unwrap_or(-1), out }
     }
 
-    fn with_environment(&self, program: &str) -> Command {
-        let own = Path::new(SASLD).parent().unwrap().display();
+    /// A program that finds sasld, the stand-ins and the site's variables.
+    pub fn with_environment(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.env("PATH", format!("{own}:{}", std::env::var("PATH").unwrap())).env("COLUMNS", "100");
+        command.env("PATH", self.search_path()).env("COLUMNS", "100");
+        command.env("EDITOR", self.path().join("bin/editor"));
         command.envs(self.variables());
         command
+    }
+
+    /// Stand-ins for programs that a site must not really have come first, then our own.
+    fn search_path(&self) -> String {
+        let own = Path::new(SASLD).parent().unwrap().display();
+        format!("{}:{own}:{}", self.path().join("bin").display(), std::env::var("PATH").unwrap())
     }
 
     fn variables(&self) -> [(&'static str, PathBuf); 4] {
@@ -204,6 +212,7 @@ impl Drop for Site {
     fn drop(&mut self) {
         for group in &self.started {
             let _ = killpg(*group, Signal::SIGTERM);
+            let _ = killpg(*group, Signal::SIGCONT);
         }
     }
 }
@@ -226,7 +235,7 @@ fn available() -> Result<(), String> {
     if !Uid::effective().is_root() {
         return Err("only root can be Postfix's user".to_owned());
     }
-    for program in ["postconf", "openssl", "swaks", "setsid"] {
+    for program in ["postconf", "openssl", "swaks", "setsid", "setpriv", "unshare", "nsenter"] {
         let found =
             Command::new("sh").args(["-c", "command -v \"$0\"", program]).stdout(Stdio::null()).status();
         if !found.is_ok_and(|status| status.success()) {

@@ -2,14 +2,15 @@
 //! taken, wrong ones above all. Then the marks are looked for: in the log, in what commands print, in what the control
 //! socket tells, and in what `/proc` shows of the process.
 
-use crate::peer::Peer;
 use crate::site::{Daemon, SASLD, Site, auth};
+use crate::support::feed;
+use crate::support::peer::Peer;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// In every password that a client sends, right or wrong, and in every one that is stored.
 const TYPED: &str = "c4nary-typed";
@@ -119,18 +120,9 @@ fn converse(peer: &mut Peer, mechanism: &str, responses: &[&str]) {
 
 /// What a command prints, with a password on its standard input.
 fn printed(words: &[&str], input: &str) -> String {
-    let mut child = Command::new(SASLD)
-        .args(words)
-        .env("RUST_BACKTRACE", "full")
-        .env("RUST_LOG", "trace")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A command that refuses its arguments does not read.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
+    let mut command = Command::new(SASLD);
+    command.args(words).env("RUST_BACKTRACE", "full").env("RUST_LOG", "trace");
+    let output = feed(command, input.as_bytes());
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 

@@ -1,14 +1,11 @@
-//! What a daemon uses, how often a test does what it does, and the table of `make soak`.
+//! What a daemon uses, before and after something that is done often.
 
 use crate::site::{Daemon, wait_until};
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use crate::support::soak::note;
+use std::fs;
 use std::time::Instant;
 
-/// One of two counts: for every test run, and for `make soak`.
-pub fn count(usual: usize, soak: usize) -> usize {
-    if std::env::var_os("SASLD_SOAK").is_some() { soak } else { usual }
-}
+pub use crate::support::soak::count;
 
 /// What a process holds.
 #[derive(Clone, Copy, Debug)]
@@ -63,15 +60,4 @@ impl<'a> Account<'a> {
         let limit = before.resident_kib + growth_kib;
         assert!(after.resident_kib <= limit, "{what}: {before:?} became {after:?}");
     }
-}
-
-/// Adds a row to the table of `make soak`.
-fn note(row: &str) {
-    let Some(table) = std::env::var_os("SASLD_SOAK") else { return };
-    let mut table = OpenOptions::new().append(true).create(true).open(table).unwrap();
-    if table.metadata().unwrap().len() == 0 {
-        let head = "| what | times | time | resident | peak | descriptors |\n|---|--:|--:|---|--:|---|\n";
-        table.write_all(head.as_bytes()).unwrap();
-    }
-    writeln!(table, "{row}").unwrap();
 }

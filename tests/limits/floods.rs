@@ -3,8 +3,8 @@
 
 use crate::cost::{Account, Cost, count};
 use crate::load;
-use crate::peer::Peer;
 use crate::site::{ALICE, Daemon, RIGHT, Site, WRONG, auth, auth_from, log_in};
+use crate::support::peer::Peer;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;

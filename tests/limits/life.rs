@@ -2,8 +2,8 @@
 
 use crate::cost::{Account, count};
 use crate::load;
-use crate::peer::Peer;
 use crate::site::{ALICE, Daemon, RIGHT, Site, WRONG, auth, log_in};
+use crate::support::peer::Peer;
 use nix::sys::signal::Signal;
 use sasld::control::{Request, SecretsState, ask};
 use std::fs;

@@ -1,7 +1,7 @@
 //! Many requests over one connection, and a look at every answer.
 
-use crate::peer::Peer;
 use crate::site::{Daemon, RIGHT, auth};
+use crate::support::peer::Peer;
 
 /// Requests on the way at a time: their lines fit into what a socket holds.
 const WINDOW: usize = 64;

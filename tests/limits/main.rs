@@ -8,10 +8,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-#[allow(dead_code, reason = "as above")]
-#[path = "../daemon/peer.rs"]
-mod peer;
-
 mod canaries;
 mod cost;
 mod environment;

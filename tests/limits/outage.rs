@@ -1,7 +1,7 @@
 //! A passdb that hangs, answers late, or says nothing at all: a `sasld-pam` of the test's own, which does as it is told.
 
-use crate::peer::Peer;
 use crate::site::{Daemon, Site};
+use crate::support::peer::Peer;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use nix::sys::signal::Signal;
 use sasld::pam::Settings;

@@ -1,9 +1,11 @@
 //! A private directory with a configuration, and daemons that are started from it in whatever way a test needs.
 
-use crate::peer::Peer;
 use crate::support::log::Log;
+use crate::support::peer::Peer;
+pub use crate::support::peer::{ALICE, RIGHT, WRONG, auth, auth_from};
+use crate::support::sasld::listener_for_caller;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Gid, Pid, Uid};
+use nix::unistd::Pid;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,10 +14,6 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub const SASLD: &str = env!("CARGO_BIN_EXE_sasld");
-pub const ALICE: &str = "alice:{PLAIN}wonder\n";
-/// `NUL alice NUL wonder`, and with a wrong password.
-pub const RIGHT: &str = "AGFsaWNlAHdvbmRlcg==";
-pub const WRONG: &str = "AGFsaWNlAHdyb25n";
 
 /// Longer than anything takes that is expected to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,10 +30,9 @@ impl Site {
         let site = Self { dir };
         site.replace_users(users);
         let place = site.path("").display().to_string();
-        let (user, group) = (Uid::effective(), Gid::effective());
         let mut configuration = format!(
-            "listeners:\n  - {{unix: {place}auth, owner: {user}, group: {group}, mode: \"0600\"}}\n\
-             control: {place}control\n{}",
+            "listeners:\n{}control: {place}control\n{}",
+            listener_for_caller(&site.socket()),
             settings.replace("{dir}", place.trim_end_matches('/'))
         );
         for (key, default) in [
@@ -160,14 +157,6 @@ impl Drop for Daemon {
             eprintln!("the end of the daemon's log:\n{}", &log[log.len().saturating_sub(4_000)..]);
         }
     }
-}
-
-pub fn auth(id: u32, mechanism: &str, response: &str) -> String {
-    auth_from("192.0.2.7", id, mechanism, response)
-}
-
-pub fn auth_from(address: &str, id: u32, mechanism: &str, response: &str) -> String {
-    format!("AUTH\t{id}\t{mechanism}\tservice=smtp\trip={address}\tsecured\tresp={response}\n")
 }
 
 /// One request and its answer.

@@ -2,8 +2,8 @@
 
 use crate::cost::Account;
 use crate::load;
-use crate::peer::Peer;
 use crate::site::{ALICE, RIGHT, Site, WRONG, auth, log_in};
+use crate::support::peer::Peer;
 use nix::sys::signal::Signal;
 use std::fs::OpenOptions;
 use std::os::unix::net::UnixStream;

@@ -9,6 +9,11 @@ old=$(ls /debs/old_*.deb)
 install() { apt-get -y -qq install "$@" >/tmp/apt.log 2>&1 || { cat /tmp/apt.log >&2; false; }; }
 remove() { apt-get -y -qq remove sasld >/tmp/apt.log 2>&1 || { cat /tmp/apt.log >&2; false; }; }
 purge() { apt-get -y -qq purge sasld >/tmp/apt.log 2>&1 || { cat /tmp/apt.log >&2; false; }; }
+# With somebody at a terminal, who is asked and gives this answer.
+purge_and_answer() {
+  echo "$1" | DEBIAN_FRONTEND=readline script --quiet --return --command 'dpkg --purge sasld' /tmp/asked >/dev/null
+  is "$(grep -c 'Delete the passwords of all mail users?' /tmp/asked)" 1
+}
 is() { [ "$1" = "$2" ] || { printf 'expected: %s\nfound:    %s\n' "$2" "$1" >&2; false; }; }
 
 # Users and groups without systemd.
@@ -28,3 +33,10 @@ files() {
 }
 postfix_is() { find /etc/postfix /var/spool/postfix/etc -type f -exec sha256sum {} + 2>/dev/null | sort; }
 secrets() { stat -c '%a %U:%G' /etc/sasld/secrets; }
+# sasld without systemd, as root starts it; its log is /tmp/sasld.log.
+serve() {
+  command install -d -o _sasld -g _sasld /run/sasld
+  sasld serve --state-directory /var/lib/sasld 2>/tmp/sasld.log &
+  timeout 30 sh -c 'until grep -q event=ready /tmp/sasld.log; do sleep 0.1; done' || { cat /tmp/sasld.log >&2; false; }
+}
+stop() { kill %%; wait %% || true; }

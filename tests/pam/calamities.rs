@@ -118,6 +118,14 @@ fn a_flood_of_words_is_ended_with_its_child() {
 }
 
 #[test]
+fn the_last_words_of_a_child_are_logged_even_without_an_end() {
+    let mut pam = server();
+    assert_eq!(trouble(&pam.ask("last-words", "right")), Some(Trouble::Crashed));
+    pam.expect_log("text=\"and no end of line\"");
+    next_login_is_right_and_on_time(&mut pam);
+}
+
+#[test]
 fn memory_without_end_is_no_verdict_and_a_new_child() {
     let mut pam = server();
     for user in ["huge", "greedy"] {

@@ -8,10 +8,6 @@
 mod support;
 
 #[allow(dead_code, reason = "each test program uses its part of the shared module")]
-#[path = "../daemon/peer.rs"]
-mod peer;
-
-#[allow(dead_code, reason = "each test program uses its part of the shared module")]
 #[path = "../postfix/postfix.rs"]
 mod postfix;
 
@@ -22,7 +18,9 @@ mod smtp;
 mod calamities;
 mod daemon;
 mod harness;
+mod machine;
 mod mail;
 mod program;
+mod socket;
 mod stacks;
 mod valgrind;

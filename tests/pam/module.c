@@ -83,7 +83,9 @@ int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **ar
     if (strcmp(user, "spin") == 0)
         for (;;)
             ;
-    if (strcmp(user, "abort") == 0)
+    if (strcmp(user, "last-words") == 0)
+        fprintf(stderr, "and no end of line");
+    if (strcmp(user, "abort") == 0 || strcmp(user, "last-words") == 0)
         abort();
     if (strcmp(user, "exit") == 0)
         _exit(0);
@@ -138,8 +140,12 @@ int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **ar
 
     result = converse(pamh, 1, PAM_PROMPT_ECHO_OFF, strcmp(user, "null") == 0 ? NULL : "Password: ", answer,
                       sizeof answer);
-    if (result == PAM_SUCCESS && strcmp(user, "twice") == 0)
+    if (result == PAM_SUCCESS && strncmp(user, "twice", 5) == 0) {
         result = converse(pamh, 1, PAM_PROMPT_ECHO_OFF, "Code: ", answer, sizeof answer);
+        /* twice7: whatever came of it, this is what it makes of it. */
+        if (user[5] != '\0')
+            return atoi(user + 5);
+    }
     if (result == PAM_SUCCESS && strcmp(user, "name") == 0) {
         result = converse(pamh, 1, PAM_PROMPT_ECHO_ON, "login: ", answer, sizeof answer);
         return result == PAM_SUCCESS && strcmp(answer, "name") == 0 ? PAM_SUCCESS : PAM_AUTH_ERR;

@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod life;
 mod postfix;
 mod smtp;
 

@@ -5,7 +5,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -17,6 +19,16 @@ pub struct Sasld {
     pub log: Log,
     child: Child,
     dir: PathBuf,
+    start: Start,
+}
+
+/// How it is started.
+#[derive(Default)]
+struct Start {
+    /// Another program that starts it, and becomes it.
+    program: Vec<String>,
+    /// Outlives the daemon.
+    kept: Option<UnixListener>,
 }
 
 impl Sasld {
@@ -28,8 +40,32 @@ impl Sasld {
         Self::start_on(&listener, dir, secrets, settings)
     }
 
-    /// The same with another listener, as an item of the YAML list.
+    /// The same with a socket of whoever runs the test, who need not be root.
+    pub fn start_for_caller(dir: &Path, secrets: &str, settings: &str) -> Self {
+        Self::start_on(&listener_for_caller(&dir.join("auth")), dir, secrets, settings)
+    }
+
+    /// The same on a socket that is there before the daemon and stays when it ends, as systemd keeps one.
+    pub fn start_on_kept_socket(dir: &Path, secrets: &str, settings: &str) -> Self {
+        let socket = dir.join("auth");
+        let kept = UnixListener::bind(&socket).unwrap();
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+        let listener = format!("  - unix: {}\n", socket.display());
+        Self::launch(&listener, Start { kept: Some(kept), ..Start::default() }, dir, secrets, settings)
+    }
+
+    /// On another listener, an item of the YAML list.
     pub fn start_on(listener: &str, dir: &Path, secrets: &str, settings: &str) -> Self {
+        Self::launch(listener, Start::default(), dir, secrets, settings)
+    }
+
+    /// The same, started by another program, which must become it.
+    pub fn start_under(program: &[&str], listener: &str, dir: &Path, secrets: &str, settings: &str) -> Self {
+        let program = program.iter().map(ToString::to_string).collect();
+        Self::launch(listener, Start { program, ..Start::default() }, dir, secrets, settings)
+    }
+
+    fn launch(listener: &str, start: Start, dir: &Path, secrets: &str, settings: &str) -> Self {
         let file = dir.join("secrets");
         fs::write(&file, secrets).unwrap();
         fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
@@ -44,8 +80,8 @@ impl Sasld {
         };
         let configuration = format!("listeners:\n{listener}{passdbs}{delay}{control}{settings}");
         fs::write(dir.join("sasld.yaml"), configuration).unwrap();
-        let (child, log) = serve(dir);
-        Self { log, child, dir: dir.to_owned() }
+        let (child, log) = serve(dir, &start);
+        Self { log, child, dir: dir.to_owned(), start }
     }
 
     /// Where [`Sasld::start`] listens.
@@ -86,7 +122,7 @@ impl Sasld {
 
     /// Starts it anew with the same files.
     pub fn start_again(&mut self) {
-        (self.child, self.log) = serve(&self.dir);
+        (self.child, self.log) = serve(&self.dir, &self.start);
     }
 
     /// `sasld user …` on the daemon's secrets file; must succeed.
@@ -102,6 +138,12 @@ impl Sasld {
     }
 }
 
+/// A listener that belongs to whoever runs the test, as an item of the YAML list.
+pub fn listener_for_caller(socket: &Path) -> String {
+    let (user, group) = (nix::unistd::Uid::effective(), nix::unistd::Gid::effective());
+    format!("  - {{unix: {}, owner: {user}, group: {group}, mode: \"0600\"}}\n", socket.display())
+}
+
 impl Drop for Sasld {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -109,14 +151,17 @@ impl Drop for Sasld {
     }
 }
 
-fn serve(dir: &Path) -> (Child, Log) {
-    let mut child = Command::new(SASLD)
-        .args(["serve", "--config"])
-        .arg(dir.join("sasld.yaml"))
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+/// A ready daemon that serves the listener it is handed, or else its own.
+fn serve(dir: &Path, Start { program, kept }: &Start) -> (Child, Log) {
+    let mut command = Command::new("bash");
+    let stdin = match kept {
+        None => Stdio::null(),
+        Some(kept) => Stdio::from(OwnedFd::from(kept.try_clone().unwrap())),
+    };
+    let passed = if kept.is_some() { "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\" 3<&0" } else { "exec \"$@\"" };
+    command.args(["-c", &format!("{passed} </dev/null"), "bash"]);
+    command.args(program).args([SASLD, "serve", "--config"]);
+    let mut child = command.arg(dir.join("sasld.yaml")).stdin(stdin).stderr(Stdio::piped()).spawn().unwrap();
     let log = Log::follow(child.stderr.take().unwrap());
     log.wait_for(&["event=ready"]);
     (child, log)

@@ -5,7 +5,7 @@ use super::support::skip::not_tested;
 use nix::sys::signal::Signal;
 use sasld::control::{Request, Status, ask};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::process::Command;
 
 /// Two mistakes.
@@ -127,10 +127,17 @@ fn on_a_full_disk_the_copy_of_before_stays() {
         not_tested("a full disk: it takes root, and the right to mount");
         return;
     }
-    // The first daemon saves its copy, the second finds the rest of the disk filled, the third has a broken file.
+    // The first daemon saves its copy, the second finds the rest of the disk filled, the third has a broken file. Each goes on
+    // until there is a line for it in `stop`; whatever happens here, none outlives its namespace.
     let script = format!(
         "{mount}
-         serve() {{ '{SASLD}' serve --config '{0}/sasld.yaml' --state-directory \"$STATE\" & echo \"pid=$!\" >&2; wait $!; }}
+         mkfifo '{0}/stop'
+         serve() {{
+           '{SASLD}' serve --config '{0}/sasld.yaml' --state-directory \"$STATE\" &
+           read -r <'{0}/stop'
+           kill $!
+           wait $!
+         }}
          serve
          echo 'log_level: debug' >>'{0}/sasld.yaml'
          dd if=/dev/zero of=\"$STATE/full\" bs=1k 2>/dev/null
@@ -140,15 +147,14 @@ fn on_a_full_disk_the_copy_of_before_stays() {
         place.path("").display()
     );
     let mut command = Command::new("unshare");
-    command.args(["-m", "bash", "-c", &script]).env("STATE", place.path("state"));
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "bash", "-c", &script]);
+    command.env("STATE", place.path("state"));
     let daemon = Daemon::start(command);
     let stop = || {
         daemon.log.wait_for(&["event=ready"]);
         assert_eq!(log_in(&place.path("auth")), Seen::Ok);
-        let text = daemon.log.text();
-        let pid = text.rsplit("pid=").find_map(|rest| rest.lines().next()?.parse::<i32>().ok()).unwrap();
         daemon.log.forget();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+        fs::write(place.path("stop"), "\n").unwrap();
     };
     daemon.log.wait_for(&["event=last_good_saved"]);
     stop();
@@ -156,6 +162,22 @@ fn on_a_full_disk_the_copy_of_before_stays() {
     stop();
     daemon.log.wait_for(&["event=last_good_configuration", "log_level"]);
     stop();
+}
+
+#[test]
+fn a_start_as_root_uses_its_own_copy_in_a_state_directory_of_another_user() {
+    let place = Place::new();
+    if chown(place.path("state"), Some(65534), None).is_err() {
+        not_tested("a start as root: it takes root");
+        return;
+    }
+    let good = fs::read_to_string(place.path("sasld.yaml")).unwrap();
+    ran(&place);
+    fs::write(place.path("sasld.yaml"), BROKEN).unwrap();
+    let daemon = Daemon::ready(place.serve());
+    daemon.log.wait_for(&["event=last_good_configuration", "PLIAN"]);
+    assert_eq!(log_in(&place.path("auth")), Seen::Ok);
+    assert_eq!(fs::read_to_string(place.path("state/root/last-good/sasld.yaml")).unwrap(), good);
 }
 
 #[test]

@@ -12,10 +12,7 @@ const ALICE: &str = "alice:{PLAIN}wonder\n";
 
 fn start(dir: &Path) -> Sasld {
     fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
-    let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
-    let socket = dir.join("auth");
-    let listener = format!("  - {{unix: {}, owner: {uid}, group: {gid}}}\n", socket.display());
-    Sasld::start_on(&listener, dir, ALICE, "")
+    Sasld::start_for_caller(dir, ALICE, "")
 }
 
 fn user(dir: &Path, words: &[&str], password: &str) -> Output {

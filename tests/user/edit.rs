@@ -147,12 +147,20 @@ fn what_somebody_else_wrote_meanwhile_stays_and_so_does_the_text() {
     let output = edit(&place, editor);
     assert_eq!(code(&output), 75, "{}", err(&output));
     assert!(err(&output).contains("another program changed it"), "{}", err(&output));
-    assert!(err(&output).contains(".secrets.edit until the next"), "{}", err(&output));
+    assert!(err(&output).contains("what you wrote is in ") && err(&output).contains(".secrets.edit;"));
     assert_eq!(place.text(), format!("{ALICE}eve:{{PLAIN}}e\n"));
-    let kept = fs::read_to_string(place.directory.path().join(".secrets.edit")).unwrap();
-    assert_eq!(kept, format!("{ALICE}bob:{{PLAIN}}b\n"));
-    assert_eq!(code(&edit(&place, "true")), 0);
-    assert!(place.has_no_temporary());
+    let kept = |name: &str| fs::read_to_string(place.directory.path().join(name)).unwrap();
+    assert_eq!(kept(".secrets.edit"), format!("{ALICE}bob:{{PLAIN}}b\n"));
+    // The next edit works on a copy of another name, and so does the one after a second failure.
+    let next = command(&place, "true").output().unwrap();
+    assert!(code(&next) == 0 && err(&next).contains(".secrets.edit is there from an edit"), "{}", err(&next));
+    let again = command(&place, &editor.replace("bob", "zoe")).output().unwrap();
+    assert!(err(&again).contains(".secrets.edit2;"), "{}", err(&again));
+    assert_eq!(kept(".secrets.edit"), format!("{ALICE}bob:{{PLAIN}}b\n"));
+    assert!(kept(".secrets.edit2").contains("zoe"));
+    let last = command(&place, "basename \"$1\" >\"$(dirname \"$1\")/seen\"").output().unwrap();
+    assert_eq!((code(&last), kept("seen").as_str()), (0, ".secrets.edit3\n"), "{}", err(&last));
+    assert!(!place.directory.path().join(".secrets.edit3").exists());
 }
 
 #[test]

@@ -13,15 +13,18 @@ use std::process::{Command, Output};
 use rustix::fs::XattrFlags;
 
 use super::place::{ALICE, Place, err, feed};
+use super::support::acl::{ACL, acl};
 use super::support::skip::not_tested;
 
-const ACL: &str = "system.posix_acl_access";
+const PASSWD: &[&str] = &["passwd", "alice", "--password-stdin", "--scheme", "PLAIN"];
+const ADD: &[&str] = &["add", "bob", "--password-stdin", "--scheme", "PLAIN"];
 
 const ERRORS: [&str; 4] = ["EIO", "ENOSPC", "EDQUOT", "EINTR"];
 
 /// The kernel does not fail these, or their failure ends the program like a kill.
-const NOT_FAILED: [&str; 9] = [
+const NOT_FAILED: [&str; 10] = [
     "exit_group",
+    "getrandom",
     "mmap",
     "munmap",
     "mprotect",
@@ -50,20 +53,8 @@ fn put(place: &Place, contents: Option<&str>) {
     if rustix::process::geteuid().is_root() {
         chown(&file, Some(0), Some(54321)).unwrap();
     }
-    // user::rw- user:12345:r-- group::r-- mask::r-- other::---; without ACLs on this file system the calls still fail.
-    let entry = |tag: u16, permissions: u16, id: u32| {
-        [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
-    };
-    let nobody = u32::MAX;
-    let entries = [
-        entry(1, 6, nobody),
-        entry(2, 4, 12345),
-        entry(4, 4, nobody),
-        entry(16, 4, nobody),
-        entry(32, 0, nobody),
-    ];
-    let acl = [&2u32.to_le_bytes()[..], &entries.concat()].concat();
-    let _ = rustix::fs::setxattr(&file, ACL, &acl, XattrFlags::empty());
+    // Without ACLs on this file system the calls still fail.
+    let _ = rustix::fs::setxattr(&file, ACL, &acl([6, 4, 4, 4, 0]), XattrFlags::empty());
 }
 
 /// Owner, group, mode and ACL.
@@ -77,18 +68,26 @@ fn access(path: &Path) -> Access {
     (metadata.uid(), metadata.gid(), metadata.mode(), acl)
 }
 
-fn strace(place: &Place, options: &[&str], arguments: &[&str]) -> Output {
-    let program = place.command(arguments);
+/// A command, and what `sasld user edit` does to the file if it is that one.
+fn program(place: &Place, arguments: &[&str]) -> Command {
+    let mut command = place.command(arguments);
+    command.env("VISUAL", "").env("EDITOR", "echo 'bob:{PLAIN}new' >>");
+    command
+}
+
+fn strace(place: &Place, options: &[&str], change: &Change<'_>) -> Output {
+    let program = program(place, change.arguments);
     let mut command = Command::new("strace");
+    command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.args(["-qq", "-o"]).arg(place.directory.path().join("trace")).args(options);
     command.arg("--").arg(program.get_program()).args(program.get_args());
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    feed(command, b"new")
+    feed(command, change.input.as_bytes())
 }
 
 /// The calls from the opening of the lock file to the end.
-fn calls(place: &Place, arguments: &[&str]) -> Vec<Call> {
-    let output = strace(place, &[], arguments);
+fn calls(place: &Place, change: &Change<'_>) -> Vec<Call> {
+    let output = strace(place, &[], change);
     assert!(output.status.success(), "{}", err(&output));
     let trace = fs::read_to_string(place.directory.path().join("trace")).unwrap();
     let mut calls: Vec<Call> = Vec::new();
@@ -110,6 +109,8 @@ fn calls(place: &Place, arguments: &[&str]) -> Vec<Call> {
 /// What a command should come to.
 struct Change<'a> {
     arguments: &'a [&'a str],
+    /// What comes through standard input.
+    input: &'a str,
     /// `None` if there is no file yet.
     old: Option<&'a str>,
     new: &'a str,
@@ -156,7 +157,7 @@ fn hit_every_call(change: &Change<'_>) {
     let place = Place::empty();
     let is_new = || fs::read_to_string(place.file()).is_ok_and(|text| text == change.new);
     put(&place, change.old);
-    let calls = calls(&place, change.arguments);
+    let calls = calls(&place, change);
     assert!(is_new());
     let count = |name: &str| calls.iter().filter(|call| call.name == name).count();
     assert_eq!((count("flock"), count("fsync"), count("rename")), (1, 2, 1), "{calls:?}");
@@ -172,16 +173,22 @@ fn hit_every_call(change: &Change<'_>) {
         let errors = errors.filter(|_| !NOT_FAILED.contains(&name.as_str()));
         for fault in errors.chain(["signal=KILL".to_owned()]) {
             let inject = format!("inject={name}:{fault}:when={nth}");
-            let output = strace(&place, &["-e", &format!("trace={name}"), "-e", &inject], change.arguments);
+            let output = strace(&place, &["-e", &format!("trace={name}"), "-e", &inject], change);
             judge(&place, &inject, &output, change, &expected);
             runs += 1;
             if is_new() {
                 changes += 1;
                 put(&place, change.old);
             }
+            let copy = place.directory.path().join(".secrets.edit");
+            if err(&output).contains("what you wrote is in") {
+                assert_eq!(fs::read_to_string(&copy).unwrap(), change.new, "{inject}");
+            }
+            // A copy that was edited is not for commands to remove.
+            let _ = fs::remove_file(&copy);
             if !place.has_no_temporary() {
                 // What a killed writer left goes with the next rewrite.
-                let next = feed(place.command(change.arguments), b"new");
+                let next = feed(program(&place, change.arguments), change.input.as_bytes());
                 assert!(next.status.success() && is_new(), "{inject}: {}", err(&next));
                 assert!(place.has_no_temporary(), "{inject}");
                 put(&place, change.old);
@@ -192,37 +199,56 @@ fn hit_every_call(change: &Change<'_>) {
     eprintln!("{runs} faults at {} calls", calls.len());
 }
 
+fn alice_and_bob() -> String {
+    format!("{ALICE}bob:{{PLAIN}}new\n")
+}
+
+fn locked() -> String {
+    ALICE.replace("wonder", "wonder::::::      nologin")
+}
+
 #[test]
 fn no_fault_in_passwd_loses_anything() {
     let old = format!("{ALICE}bob:{{PLAIN}}b:1:2::/home/bob\n");
     let new = old.replace("wonder", "new");
-    let arguments = &["passwd", "alice", "--password-stdin", "--scheme", "PLAIN"];
-    hit_every_call(&Change { arguments, old: Some(&old), new: &new });
+    hit_every_call(&Change { arguments: PASSWD, input: "new", old: Some(&old), new: &new });
 }
 
 #[test]
 fn no_fault_in_add_loses_anything() {
-    let new = format!("{ALICE}bob:{{PLAIN}}new\n");
-    let arguments = &["add", "bob", "--password-stdin", "--scheme", "PLAIN"];
-    hit_every_call(&Change { arguments, old: Some(ALICE), new: &new });
+    hit_every_call(&Change { arguments: ADD, input: "new", old: Some(ALICE), new: &alice_and_bob() });
 }
 
 #[test]
 fn no_fault_in_the_first_add_leaves_half_a_file() {
-    let arguments = &["add", "bob", "--password-stdin", "--scheme", "PLAIN"];
-    hit_every_call(&Change { arguments, old: None, new: "bob:{PLAIN}new\n" });
+    hit_every_call(&Change { arguments: ADD, input: "new", old: None, new: "bob:{PLAIN}new\n" });
 }
 
 #[test]
 fn no_fault_in_remove_loses_anything() {
-    let old = format!("{ALICE}bob:{{PLAIN}}b\n");
-    hit_every_call(&Change { arguments: &["remove", "bob"], old: Some(&old), new: ALICE });
+    let arguments = &["remove", "bob"];
+    hit_every_call(&Change { arguments, input: "", old: Some(&alice_and_bob()), new: ALICE });
 }
 
 #[test]
 fn no_fault_in_lock_loses_anything() {
-    let new = ALICE.replace("wonder", "wonder::::::      nologin");
-    hit_every_call(&Change { arguments: &["lock", "alice"], old: Some(ALICE), new: &new });
+    hit_every_call(&Change { arguments: &["lock", "alice"], input: "", old: Some(ALICE), new: &locked() });
+}
+
+#[test]
+fn no_fault_in_unlock_loses_anything() {
+    hit_every_call(&Change { arguments: &["unlock", "alice"], input: "", old: Some(&locked()), new: ALICE });
+}
+
+#[test]
+fn no_fault_in_import_loses_anything() {
+    let arguments = &["import", "-", "--format=list", "--default-scheme=PLAIN", "--scheme=PLAIN", "--apply"];
+    hit_every_call(&Change { arguments, input: "bob:new\n", old: Some(ALICE), new: &alice_and_bob() });
+}
+
+#[test]
+fn no_fault_in_edit_loses_anything_and_what_was_written_stays() {
+    hit_every_call(&Change { arguments: &["edit"], input: "", old: Some(ALICE), new: &alice_and_bob() });
 }
 
 #[test]
@@ -231,7 +257,7 @@ fn a_failed_step_is_named() {
         return;
     }
     let place = Place::empty();
-    let arguments = ["passwd", "alice", "--password-stdin", "--scheme", "PLAIN"];
+    let change = Change { arguments: PASSWD, input: "new", old: Some(ALICE), new: ALICE };
     for (call, errno, expected) in [
         ("fsync", "EIO", ".secrets.new: fsync: Input/output error"),
         ("fsync:when=2", "EIO", "written, but may not survive a power cut: fsync of the directory"),
@@ -240,9 +266,9 @@ fn a_failed_step_is_named() {
         ("flock", "EIO", ".secrets.lock: flock: Input/output error"),
     ] {
         let (calls, when) = call.split_once(':').unwrap_or((call, "when=1"));
-        put(&place, Some(ALICE));
+        put(&place, change.old);
         let inject = format!("inject={calls}:error={errno}:{when}");
-        let output = strace(&place, &["-e", &format!("trace={calls}"), "-e", &inject], &arguments);
+        let output = strace(&place, &["-e", &format!("trace={calls}"), "-e", &inject], &change);
         assert_eq!(output.status.code(), Some(75), "{call}: {}", err(&output));
         assert!(err(&output).contains(expected), "{call}: {}", err(&output));
     }

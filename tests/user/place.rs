@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
+pub use super::support::feed;
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
@@ -74,13 +75,6 @@ impl Place {
     pub fn has_no_temporary(&self) -> bool {
         [".secrets.new", ".secrets.edit"].iter().all(|name| !self.directory.path().join(name).exists())
     }
-}
-
-pub fn feed(mut command: Command, input: &[u8]) -> Output {
-    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    // A command that refuses its arguments does not read.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
 }
 
 pub fn code(output: &Output) -> i32 {

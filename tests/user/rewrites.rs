@@ -6,10 +6,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use rustix::fs::FlockOperation;
 
 use super::place::{ALICE, Place, SASLD, code, err, feed, shell};
+use super::support::soak::{count, note};
 
 #[test]
 fn fifty_commands_at_once_are_all_applied() {
@@ -32,22 +34,65 @@ fn fifty_commands_at_once_are_all_applied() {
 }
 
 #[test]
+fn commands_of_all_kinds_at_once_are_all_applied() {
+    let there: String = (0..5).map(|n| format!("old{n}:{{PLAIN}}x\n")).collect();
+    let place = Place::with(&there);
+    let start = |arguments: &[&str], editor: String, input: String| {
+        let mut command = place.command(arguments);
+        command.env("VISUAL", "").env("EDITOR", editor);
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child
+    };
+    let children: Vec<Child> = (0..5)
+        .flat_map(|n| {
+            let (old, added) = (format!("old{n}"), format!("added{n}"));
+            let (imported, edited) = (format!("imported{n}:i\n"), format!("echo 'edited{n}:{{PLAIN}}e' >>"));
+            let import =
+                ["import", "-", "--format=list", "--default-scheme=PLAIN", "--scheme=PLAIN", "--apply"];
+            [
+                start(&["add", &added, "--password-stdin", "--scheme", "PLAIN"], String::new(), "a".into()),
+                start(&["passwd", &old, "--password-stdin", "--scheme", "PLAIN"], String::new(), "p".into()),
+                start(&["lock", &old], String::new(), String::new()),
+                start(&import, String::new(), imported),
+                start(&["edit"], edited, String::new()),
+            ]
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(code(&output), 0, "{}", err(&output));
+    }
+    let text = place.text();
+    for n in 0..5 {
+        for (name, password) in [("added", "a"), ("imported", "i"), ("edited", "e")] {
+            assert!(text.contains(&format!("{name}{n}:{{PLAIN}}{password}\n")), "{name}{n}: {text}");
+        }
+        assert!(text.contains(&format!("old{n}:{{PLAIN}}p::::::      nologin\n")), "{text}");
+    }
+    assert_eq!(text.lines().count(), 20);
+    assert!(place.has_no_temporary());
+}
+
+#[test]
 fn a_killed_rewrite_leaves_the_old_file_or_the_new_one() {
     let many: String = (0..20_000).map(|n| format!("user{n}:{{PLAIN}}x\n")).collect();
     let place = Place::with(&many);
     let before = fs::metadata(place.file()).unwrap();
-    for round in 0..20 {
+    let (rounds, mut kills, start) = (count(20, 10_000), 0, Instant::now());
+    for round in 0..rounds {
         let name = format!("new{round}");
         let mut command = place.command(&["add", &name, "--password-stdin", "--scheme", "PLAIN"]);
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(b"x").unwrap();
-        // Killed as soon as it writes, or a little later in each round.
+        // Killed as soon as it writes, or a little later in each round until it has ended by then.
         while place.has_no_temporary() && child.try_wait().unwrap().is_none() {}
-        for _ in 0..round {
+        for _ in 0..round % 100 {
             let _ = place.has_no_temporary();
         }
         child.kill().unwrap();
         let killed = child.wait().unwrap().signal().is_some();
+        kills += usize::from(killed);
         let secrets = place.secrets();
         let added = secrets.lookup(&name).is_some();
         assert!(added || killed);
@@ -58,6 +103,11 @@ fn a_killed_rewrite_leaves_the_old_file_or_the_new_one() {
     let next = place.run(&["add", "last", "--password-stdin", "--scheme", "PLAIN"], b"x");
     assert_eq!(code(&next), 0, "{}", err(&next));
     assert!(place.has_no_temporary() && place.accepts("last", "x"));
+    assert!(kills > 0, "every one of {rounds} commands had ended before it was killed");
+    let seconds = start.elapsed().as_secs_f64();
+    note(&format!(
+        "| rewrites of 20,000 users, {kills} of them killed | {rounds} | {seconds:.1} s | – | – | – |"
+    ));
 }
 
 #[test]
@@ -147,4 +197,30 @@ fn who_has_to_wait_says_for_whom_and_then_does_it() {
     messages.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "", "it is said once");
     assert!(place.text().contains("nologin"));
+}
+
+#[test]
+fn an_import_that_had_to_wait_keeps_what_others_changed_and_takes_nobody_from_them() {
+    for (meanwhile, exit, expected) in [
+        ("alice:{PLAIN}other\neve:{PLAIN}e\n", 0, "alice:{PLAIN}other\neve:{PLAIN}e\nbob:{PLAIN}b\n"),
+        ("alice:{PLAIN}wonder\nBob:{PLAIN}his\n", 75, "alice:{PLAIN}wonder\nBob:{PLAIN}his\n"),
+    ] {
+        let place = Place::with(ALICE);
+        let lock = File::create(place.directory.path().join(".secrets.lock")).unwrap();
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let import = ["import", "-", "--format=list", "--default-scheme=PLAIN", "--scheme=PLAIN", "--apply"];
+        let mut child = place.command(&import).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"bob:b\n").unwrap();
+        let mut messages = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        messages.read_line(&mut line).unwrap();
+        assert!(line.starts_with("sasld: waiting for PID "), "{line}");
+        fs::write(place.file(), meanwhile).unwrap();
+        drop(lock);
+        let status = child.wait().unwrap();
+        let mut rest = String::new();
+        messages.read_to_string(&mut rest).unwrap();
+        assert_eq!((status.code(), place.text().as_str()), (Some(exit), expected), "{rest}");
+        assert!(exit == 0 || rest.contains("changed it at the same moment; nothing was written"), "{rest}");
+    }
 }

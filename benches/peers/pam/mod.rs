@@ -164,7 +164,7 @@ fn between_guessers(bench: &Bench) -> Outcome<Table> {
         "System users, while others guess",
         format!(
             "Milliseconds that an honest login takes while 100 connections try wrong passwords for the same system user \
-             without a pause, each from an address of its own. They begin {} seconds before the first honest user. Honest \
+             without a pause, each from a network (/24) of its own. They begin {} seconds before the first honest user. Honest \
              logins begin at even intervals during {} seconds, whatever becomes of the earlier ones, all kinds of users \
              together; *alone* is the median before anybody guesses, one login after the other. *Refused* are right \
              passwords that were called wrong, *no verdict* those that were to be tried again later. What has no answer \

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{Outcome, dialog::User, histogram::Histogram, interrupt, server::Server};
 
-/// Each has an address of its own.
+/// Each comes from a network (/24) of its own: within one, guessers would wait for each other.
 const GUESSERS: u8 = 100;
 /// How often a signal is asked for.
 const TICK: Duration = Duration::from_millis(100);
@@ -54,7 +54,7 @@ impl Visitor {
             Self::Known => Ipv4Addr::new(192, 0, 2, tenth),
             Self::Newcomer => {
                 let [.., high, low] = nth.to_be_bytes();
-                Ipv4Addr::new(198, 18, high, low)
+                Ipv4Addr::new(198, 18, low, high)
             }
             Self::InFile => Ipv4Addr::new(203, 0, 113, tenth),
         };
@@ -140,7 +140,7 @@ fn guess(door: Door<'_>, guesser: u8, over: &AtomicBool, events: &Sender<Event>)
         let login = Login {
             user: place::USER.to_owned(),
             password: format!("guess {guesser}-{nth}"),
-            address: Ipv4Addr::new(198, 51, 100, guesser),
+            address: Ipv4Addr::new(198, 19, guesser, 1),
         };
         let event = match caller.log_in(&login) {
             Ok(Verdict::No | Verdict::Undecided) => Event::Guess,

@@ -294,16 +294,10 @@ pub const EXTRAS: &[Extra] = &[
     Extra {
         command: "socket-guard",
         files: &[SOCKET],
-        examples: &[
-            Example {
-                about: "As the socket unit asks, before systemd makes the socket:",
-                commands: "sasld socket-guard /var/spool/postfix/private/auth",
-            },
-            Example {
-                about: "As the service asks: is there a place for any listener?",
-                commands: "sasld socket-guard --configured",
-            },
-        ],
+        examples: &[Example {
+            about: "As the socket unit asks, before systemd makes the socket:",
+            commands: "sasld socket-guard /var/spool/postfix/private/auth",
+        }],
     },
 ];
 

@@ -1,9 +1,8 @@
 //! One child as the supervisor sees it: started by running this program anew, spoken to over a socket that is its
 //! standard input, ended by SIGKILL.
 //!
-//! A child leads a session and process group of its own, so what its modules start dies with it, and no terminal reaches
-//! it. What it writes to standard error goes to the log in whole lines, a few at a time; the rest is read and counted, so
-//! that no module ever blocks on it.
+//! A child leads a process group of its own, so what its modules start dies with it. What it writes to standard error
+//! goes to the log in whole lines, a few at a time; the rest is read and counted, so that no module ever blocks on it.
 
 use crate::pool::Job;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -36,6 +35,10 @@ const STDERR_PERIOD: Duration = Duration::from_secs(10);
 
 /// Longest line of standard error that is logged, in bytes.
 const STDERR_LINE_BYTES: usize = 256;
+
+/// How much is read at a time, and what a pipe holds; see pipe(7).
+const STDERR_CHUNK_BYTES: usize = 16_384;
+const PIPE_BYTES: usize = 65_536;
 
 /// Who writes more than this to standard error during one request is killed.
 const MAX_STDERR_BYTES: u64 = 1 << 20;
@@ -149,21 +152,38 @@ impl Child {
         self.served >= MAX_REQUESTS || now >= self.born + MAX_AGE
     }
 
-    /// Reads its standard error into the log.
-    pub fn drain_stderr(&mut self, now: Instant) {
+    /// Reads its standard error into the log; whether there may be more at once.
+    pub fn drain_stderr(&mut self, now: Instant) -> bool {
         let Some(stderr) = &mut self.stderr else {
-            return;
+            return false;
         };
-        let mut chunk = [0; 16_384];
+        let worker = self.process.id();
+        let mut chunk = [0; STDERR_CHUNK_BYTES];
         match stderr.read(&mut chunk) {
-            Ok(0) => self.stderr = None,
-            Ok(read) => {
+            Ok(read @ 1..) => {
                 self.written += read as u64;
-                self.chatter.add(&chunk[..read], self.process.id(), now);
+                self.chatter.add(&chunk[..read], worker, now);
+                true
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(_) => self.stderr = None,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                false
+            }
+            Ok(0) | Err(_) => {
+                self.stderr = None;
+                self.chatter.end(worker);
+                false
+            }
         }
+    }
+
+    /// Logs what it has written last, which may explain its end: as much as a pipe holds, and the line it did not finish.
+    fn log_last_words(&mut self, now: Instant) {
+        for _ in 0..PIPE_BYTES / STDERR_CHUNK_BYTES {
+            if !self.drain_stderr(now) {
+                break;
+            }
+        }
+        self.chatter.end(self.process.id());
     }
 
     /// Whether it writes without end.
@@ -179,7 +199,8 @@ impl Child {
     }
 
     /// Kills it, with everything it started. `why` goes to the log, unless the end was planned.
-    pub fn kill(self, why: Option<&'static str>, now: Instant) -> Dying {
+    pub fn kill(mut self, why: Option<&'static str>, now: Instant) -> Dying {
+        self.log_last_words(now);
         let mut dying = Dying { process: self.process, why, since: now };
         dying.kill();
         dying
@@ -244,10 +265,8 @@ impl Chatter {
 
     fn add(&mut self, bytes: &[u8], worker: u32, now: Instant) {
         if now >= self.since + STDERR_PERIOD {
-            if self.unlogged > 0 {
-                warn!(event = "pam_stderr_unlogged", worker, bytes = self.unlogged);
-            }
-            (self.lines_left, self.unlogged, self.since) = (STDERR_LINES, 0, now);
+            self.tell_unlogged(worker);
+            (self.lines_left, self.since) = (STDERR_LINES, now);
         }
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             let room = STDERR_LINE_BYTES - self.line.len();
@@ -257,6 +276,21 @@ impl Chatter {
             if piece.ends_with(b"\n") {
                 self.end_line(worker);
             }
+        }
+    }
+
+    /// There will be no more.
+    fn end(&mut self, worker: u32) {
+        if !self.line.is_empty() {
+            self.end_line(worker);
+        }
+        self.tell_unlogged(worker);
+    }
+
+    fn tell_unlogged(&mut self, worker: u32) {
+        if self.unlogged > 0 {
+            warn!(event = "pam_stderr_unlogged", worker, bytes = self.unlogged);
+            self.unlogged = 0;
         }
     }
 

@@ -51,7 +51,7 @@ impl Client {
                 Ok(written) => drop(self.unread.drain(..written)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // He has gone, which reading will tell; whoever only looked whether somebody is here is not worth a line.
+                // He has gone, which reading will tell.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.unread.clear(),
                 Err(error) => {
                     self.broken = Some(error.to_string());
@@ -78,6 +78,8 @@ impl Client {
             Ok(0) => return Err(None),
             Ok(read) => self.buffer.extend(&chunk[..read]),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            // He has gone without reading the greeting, as sasld does when it only looks whether somebody is here.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(None),
             Err(error) => return Err(Some(error.to_string())),
         }
         let mut requests = Vec::new();

@@ -3,6 +3,7 @@
 //! They look at the user database, so a user has to be there as soon as any of them is in force; that also tells
 //! unknown users from wrong passwords in stacks that don't. A database that fails is no verdict, not a refusal.
 
+use nix::errno::Errno;
 use nix::unistd::{Group, User, getgrouplist};
 use sasld::pam::Settings;
 use sasld::pam::request::{Exclusion, Outcome, Trouble};
@@ -19,7 +20,7 @@ pub fn admit(settings: &Settings, name: &str) -> Result<(), Outcome> {
     if settings.min_uid == 0 && settings.group.is_none() && !settings.login_shell {
         return Ok(());
     }
-    let user = User::from_name(name).map_err(|errno| out(&format!("user {name}: {errno}")))?;
+    let user = User::from_name(name).map_err(|errno| cannot_look_up(&format!("the user {name}"), errno))?;
     let user = user.ok_or(Outcome::Excluded(Exclusion::UnknownUser))?;
     if user.uid.as_raw() < settings.min_uid {
         return Err(Outcome::Excluded(Exclusion::Uid));
@@ -36,22 +37,30 @@ pub fn admit(settings: &Settings, name: &str) -> Result<(), Outcome> {
 }
 
 fn is_member(user: &User, group: &str) -> Result<bool, Outcome> {
-    let found = Group::from_name(group).map_err(|errno| out(&format!("group {group}: {errno}")))?;
-    let found = found.ok_or_else(|| out(&format!("group {group} does not exist")))?;
+    let found =
+        Group::from_name(group).map_err(|errno| cannot_look_up(&format!("the group {group}"), errno))?;
+    let found = found.ok_or_else(|| {
+        out(format!("there is no group {group}; make it, or start sasld-pam without --group"))
+    })?;
     let name = CString::new(user.name.as_str()).map_err(|_| Outcome::Excluded(Exclusion::UnknownUser))?;
-    let groups =
-        getgrouplist(&name, user.gid).map_err(|errno| out(&format!("groups of {}: {errno}", user.name)))?;
+    let groups = getgrouplist(&name, user.gid)
+        .map_err(|errno| cannot_look_up(&format!("the groups of {}", user.name), errno))?;
     Ok(groups.contains(&found.gid))
 }
 
 fn is_login_shell(shell: &Path) -> Result<bool, Outcome> {
     let shell = if shell.as_os_str().is_empty() { Path::new(DEFAULT_SHELL) } else { shell };
-    let shells = std::fs::read_to_string(SHELLS).map_err(|error| out(&format!("{SHELLS}: {error}")))?;
+    let shells = std::fs::read_to_string(SHELLS)
+        .map_err(|error| out(format!("cannot read {SHELLS}, which --login-shell needs: {error}")))?;
     Ok(shells.lines().any(|line| Path::new(line.trim()) == shell))
 }
 
-fn out(reason: &str) -> Outcome {
-    Outcome::Undecided(Trouble::UserDatabase, reason.to_owned())
+fn cannot_look_up(what: &str, errno: Errno) -> Outcome {
+    out(format!("cannot look up {what}: {errno}; /etc/nsswitch.conf names the databases"))
+}
+
+fn out(reason: String) -> Outcome {
+    Outcome::Undecided(Trouble::UserDatabase, reason)
 }
 
 #[cfg(test)]

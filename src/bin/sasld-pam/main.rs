@@ -22,15 +22,16 @@ mod worker;
 
 use clap::{Args, Parser, ValueEnum};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Group, Uid, User, chown, initgroups, setgid, setgroups, setsid, setuid};
+use nix::unistd::{Group, Uid, User, getgroups, initgroups, setgid, setgroups, setsid, setuid};
 use sasld::pam::Settings;
 use sasld::pam::request::{Lane, MAX_ITEM_BYTES};
+use sasld::server::listener::{self, BindError};
+use sasld::server::unnamed::UnnamedSocket;
 use sasld::telemetry;
 use std::ffi::CString;
-use std::fs::{self, Permissions};
+use std::fmt::Display;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -146,44 +147,45 @@ fn main() -> ExitCode {
 }
 
 fn entrance(passed: Option<UnixListener>, listen: Option<&Path>, peer: &str) -> io::Result<Entrance> {
+    if passed.is_none() && listen.is_none() {
+        let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        stream.peer_addr().map_err(|_| {
+            io::Error::other(
+                "standard input is no connection to sasld; name a socket with --listen, or let systemd or sasld \
+                 start this program",
+            )
+        })?;
+        return Ok(Entrance::Connection(stream));
+    }
+    let peer = look_up(peer, "--peer")?.uid;
     let listener = match (passed, listen) {
         (Some(passed), _) => passed,
-        (None, Some(path)) => bind(path, peer)?,
-        (None, None) => {
-            let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-            stream.peer_addr().map_err(|_| {
-                io::Error::other(
-                    "standard input is no connection; use --listen, or let systemd or sasld start it",
-                )
-            })?;
-            return Ok(Entrance::Connection(stream));
-        }
+        (None, Some(path)) => bind(path, peer).map_err(io::Error::other)?,
+        (None, None) => unreachable!("asked above"),
     };
-    let mut peers = vec![Uid::from_raw(0), Uid::effective()];
-    peers.extend(User::from_name(peer)?.map(|user| user.uid));
-    Ok(Entrance::Listener(listener, peers))
+    Ok(Entrance::Listener(listener, vec![Uid::from_raw(0), Uid::effective(), peer]))
 }
 
 /// A socket that only `peer` can connect to.
-fn bind(path: &Path, peer: &str) -> io::Result<UnixListener> {
-    if UnixStream::connect(path).is_ok() {
-        return Err(io::Error::other(format!("{}: another server listens there already", path.display())));
-    }
-    if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
-        fs::remove_file(path)?;
-    }
-    let named = |error: io::Error| io::Error::other(format!("{}: {error}", path.display()));
-    let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
-    let listener = UnixListener::bind(path).map_err(named);
-    nix::sys::stat::umask(before);
-    let listener = listener?;
-    match User::from_name(peer)? {
-        Some(user) if user.uid != Uid::effective() => {
-            chown(path, Some(user.uid), None).map_err(|errno| named(errno.into()))?;
-        }
-        _ => fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(named)?,
-    }
-    Ok(listener)
+fn bind(path: &Path, peer: Uid) -> Result<UnixListener, BindError> {
+    listener::refuse_if_served_at(path)?;
+    UnnamedSocket::bind(path, Some(peer), None, 0o600)?.place()
+}
+
+/// The user that an option names.
+fn look_up(name: &str, option: &str) -> io::Result<User> {
+    let user =
+        User::from_name(name).map_err(cannot(format!("look up the user {name} in the user database")))?;
+    user.ok_or_else(|| {
+        io::Error::other(format!(
+            "there is no user {name}; make that user, or name another one with {option}"
+        ))
+    })
+}
+
+/// An error as a sentence about what was tried.
+fn cannot<E: Display>(what: impl Display) -> impl Fn(E) -> io::Error {
+    move |error| io::Error::other(format!("cannot {what}: {error}"))
 }
 
 fn supervise(
@@ -198,8 +200,9 @@ fn supervise(
         // was started by somebody who wants to stop it from there.
         let _ = setsid();
     }
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(cannot("keep others from the memory of this process"))?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(cannot("switch core dumps off"))?;
     if let Some(name) = user {
         become_user(name)?;
     }
@@ -218,17 +221,16 @@ fn supervise(
 
 /// Gives root away for good.
 fn become_user(name: &str) -> io::Result<()> {
-    let user = User::from_name(name)?.ok_or_else(|| io::Error::other(format!("there is no user {name}")))?;
-    let c_name = CString::new(name)?;
-    initgroups(&c_name, user.gid)?;
-    if let Some(shadow) = Group::from_name("shadow")? {
-        let mut groups = nix::unistd::getgroups()?;
+    let user = look_up(name, "--user")?;
+    let failed = cannot(format!("become the user {name}, which takes root"));
+    initgroups(&CString::new(name)?, user.gid).map_err(&failed)?;
+    if let Some(shadow) = Group::from_name("shadow").map_err(cannot("look up the group shadow"))? {
+        let mut groups = getgroups().map_err(&failed)?;
         if !groups.contains(&shadow.gid) {
             groups.push(shadow.gid);
-            setgroups(&groups)?;
+            setgroups(&groups).map_err(&failed)?;
         }
     }
-    setgid(user.gid)?;
-    setuid(user.uid)?;
-    Ok(())
+    setgid(user.gid).map_err(&failed)?;
+    setuid(user.uid).map_err(&failed)
 }

@@ -171,7 +171,11 @@ impl Pool {
                 queue.iter().filter(|(job, _)| now >= job.deadline).map(|(job, _)| *job).collect();
             queue.retain(|(job, _)| now < job.deadline);
             for job in expired {
-                self.reply(job, undecided(Trouble::Timeout, "no child was free in time"));
+                // Nobody's fault who waited: no child has begun with it.
+                self.reply(
+                    job,
+                    undecided(Trouble::Busy, "no worker was free in time; see `workers` in docs/pam.md"),
+                );
             }
         }
         for crew in &mut self.crews {
@@ -217,7 +221,10 @@ impl Pool {
         if crew.queue.len() < crew.limit * QUEUED_PER_CHILD {
             crew.queue.push_back((job, request));
         } else {
-            self.reply(job, undecided(Trouble::Busy, "too many requests"));
+            self.reply(
+                job,
+                undecided(Trouble::Busy, "more requests than there are workers and places to wait"),
+            );
         }
     }
 
@@ -258,7 +265,10 @@ impl Pool {
         let will_be_gone = |dying: &Dying| now < dying.since + DEATH_PATIENCE;
         if crew.children.is_empty() && !crew.dying.iter().any(will_be_gone) {
             for (job, _) in std::mem::take(&mut crew.queue) {
-                self.reply(job, undecided(Trouble::NoWorker, "no child can be started"));
+                self.reply(
+                    job,
+                    undecided(Trouble::NoWorker, "no worker can be started; the log of sasld-pam says why"),
+                );
             }
         }
     }
@@ -355,8 +365,6 @@ impl Pool {
         };
         let mut child = crew.children.swap_remove(position);
         let state = std::mem::replace(&mut child.state, State::Idle);
-        // What it said last may explain it.
-        child.drain_stderr(now);
         crew.dying.push(child.kill(why, now));
         match state {
             State::Busy(job) => self.reply(job, undecided(trouble, why.unwrap_or_default())),

@@ -59,12 +59,14 @@ impl Stack {
 
     /// Adds the lines of a file, or only those of one phase, as `include` and `substack` do.
     fn add(&mut self, file: &Path, only: Option<Phase>, depth: u8) {
-        let Ok(text) = fs::read_to_string(file) else {
-            return;
-        };
         if depth == MAX_DEPTH {
             return;
         }
+        let Ok(bytes) = fs::read(file) else {
+            return;
+        };
+        // Comments are written in all sorts of encodings, and libpam does not care.
+        let text = String::from_utf8_lossy(&bytes);
         // A line ends with a backslash when it goes on.
         for line in text.replace("\\\n", " ").lines() {
             let line = line.split('#').next().unwrap_or_default();
@@ -110,7 +112,8 @@ impl Stack {
     fn lacks_tallies(&self) -> Option<PathBuf> {
         let module = self.find("pam_faillock.so")?;
         let argument = |name: &str| module.arguments.iter().find_map(|argument| argument.strip_prefix(name));
-        let settings = fs::read_to_string(argument("conf=").unwrap_or(FAILLOCK_SETTINGS)).unwrap_or_default();
+        let settings = fs::read(argument("conf=").unwrap_or(FAILLOCK_SETTINGS)).unwrap_or_default();
+        let settings = String::from_utf8_lossy(&settings);
         let setting = settings.lines().find_map(|line| {
             let (key, value) = line.split('#').next()?.split_once('=')?;
             (key.trim() == "dir").then(|| value.trim())
@@ -190,7 +193,7 @@ fn parse(line: &str) -> Option<Line<'_>> {
 mod tests {
     use super::*;
 
-    fn read(files: &[(&str, &str)]) -> Stack {
+    fn read<T: AsRef<[u8]>>(files: &[(&str, T)]) -> Stack {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
             fs::write(folder.path().join(name), text).unwrap();
@@ -239,6 +242,15 @@ mod tests {
             let stack = read(&[("sasld", text), both, ("auth-only", "auth required a.so\n")]);
             assert_eq!(stack.lacks_phase(), lacks, "{text}");
         }
+    }
+
+    #[test]
+    fn a_comment_in_any_encoding_is_a_comment() {
+        let stack = read(&[
+            ("sasld", &b"@include common # f\xfcr alle\n"[..]),
+            ("common", b"# f\xfcr alle\nauth required a.so\naccount required b.so # \xff\n"),
+        ]);
+        assert_eq!(stack.lacks_phase(), None);
     }
 
     #[test]

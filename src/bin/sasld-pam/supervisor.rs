@@ -1,6 +1,6 @@
 //! The parent: takes requests from sasld, has the [`Pool`] answer them, and sends the answers back.
 //!
-//! It runs no module code and never blocks. One thread, one loop around poll(2).
+//! It runs no module code and never blocks: one loop around poll(2), and a thread beside it that writes the log.
 //!
 //! Under systemd it says when it is ready, that it is alive (half as often as asked for, from the loop itself), and that
 //! it stops. When descriptors run out, whoever wants to connect waits in the backlog.

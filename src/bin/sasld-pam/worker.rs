@@ -84,7 +84,8 @@ fn settle_in(lane: Lane) -> io::Result<UnixStream> {
     setrlimit(Resource::RLIMIT_DATA, data, data)?;
     // In process lists; a program run through /proc is called "exe".
     nix::sys::prctl::set_name(c"sasld-pam")?;
-    // The supervisor has one thread, so this is about the process; a module that hangs would not notice its end.
+    // A module that hangs would not notice the supervisor's end. It is the end of the thread that has started us; that is
+    // the supervisor's first one, which ends with the process.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The supervisor's mask is inherited, and modules wait for their own children.
     SigSet::empty().thread_set_mask()?;
@@ -202,13 +203,17 @@ impl Worker<'_> {
         let Settings { service, .. } = self.settings;
         let Some(file) = stack::file_of(service, self.folder.as_deref()) else {
             let folder = self.folder.as_deref().unwrap_or(Path::new(SERVICE_FOLDERS[0]));
-            return Err(format!("{} does not exist", folder.join(service).display()));
+            return Err(format!(
+                "{} does not exist; docs/pam.md has what belongs into it",
+                folder.join(service).display()
+            ));
         };
         let stack = Stack::read(&file);
         match stack.lacks_phase() {
             None => Ok(stack),
             Some(phase) => Err(format!(
-                "{} has no module for {phase}; libpam would take the service \"other\" for it",
+                "{} has no module for {phase}, and libpam would take that of the service \"other\"; add a line that \
+                 begins with \"{phase}\"",
                 file.display()
             )),
         }

@@ -4,6 +4,7 @@
 //! What cannot be found out is a value like any other ([`Seen::Not`], a `Result`), and a probe decides what it means.
 //! Here also stand the commands that mend things on sasld's side, because they depend on how sasld is run.
 
+use super::finding::Finding;
 use super::postfix::{Instance, Service, instances};
 use super::seen::{Place, Seen, look};
 use super::shell::quote;
@@ -16,6 +17,7 @@ use crate::secrets::{self, LoadError, LoadOptions, Names, SERVICE_ACCOUNT, Secre
 use nix::unistd::{Uid, User};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Everything the probes look at.
@@ -101,7 +103,7 @@ impl Facts {
             listeners,
             processes: processes(),
             status,
-            units: Units::look(),
+            units: Units::look(&scope.root),
             root: scope.root,
             login: scope.login,
             smtp: scope.smtp,
@@ -148,15 +150,19 @@ impl Facts {
         self.processes.values().any(|running| running == name)
     }
 
-    /// The running daemon: as it says itself, or as whoever serves its sockets does.
+    /// The running daemon: as it says itself, as whoever serves its sockets does, or as it was started.
     pub fn daemon(&self) -> Option<i32> {
         if let Some(status) = &self.status {
             return i32::try_from(status.pid).ok();
         }
-        self.listeners.iter().find_map(|(_, seen)| match seen {
+        let serves = self.listeners.iter().find_map(|(_, seen)| match seen {
             Seen::Greeted(greeted) => greeted.server.filter(|pid| self.name_of(*pid) == Some("sasld")),
             Seen::Not { .. } => None,
-        })
+        });
+        let was_started = |(pid, name): (&i32, &String)| {
+            (name == "sasld" && serves_with(&command_line(*pid), &self.config_path)).then_some(*pid)
+        };
+        serves.or_else(|| self.processes.iter().find_map(was_started))
     }
 
     /// The name of a process.
@@ -169,6 +175,24 @@ impl Facts {
         match self.config_path == Path::new(DEFAULT_PATH) {
             true => format!("sasld {words}"),
             false => format!("sasld {words} --config {}", quote(&self.config_path.display().to_string())),
+        }
+    }
+
+    /// A `sasld user` command about somebody in this secrets file.
+    pub fn sasld_user(&self, words: &str, user: &str, file: &Path) -> String {
+        let is_first = self.secrets.first().is_some_and(|first| first.path == file);
+        let options = match is_first {
+            true if self.config_path == Path::new(DEFAULT_PATH) => String::new(),
+            true => format!(" --config {}", quote(&self.config_path.display().to_string())),
+            false => format!(" --file {}", quote(&file.display().to_string())),
+        };
+        let name = quote(user);
+        match user.starts_with('-') {
+            true => format!("sasld user {words}{options} -- {name}"),
+            false => match words.split_once(' ') {
+                Some((word, more)) => format!("sasld user {word} {name} {more}{options}"),
+                None => format!("sasld user {words} {name}{options}"),
+            },
         }
     }
 
@@ -211,10 +235,15 @@ impl Facts {
         }
     }
 
-    /// The command that sets a key of the configuration, in a file of its own in `conf.d`, and makes it count.
+    /// The command that sets a key of the configuration, in a file of its own in `conf.d` that comes after all others,
+    /// and makes it count.
     pub fn configure(&self, key: &str, value: &str) -> String {
         let folder = self.config_path.with_file_name("conf.d");
-        let file = quote(&folder.join(format!("90-{key}.yaml")).display().to_string());
+        let usual = format!("90-{key}.yaml");
+        let others = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let is_last = others.filter_map(|name| name.into_string().ok()).all(|name| name <= usual);
+        let name = if is_last { usual } else { format!("zz-{key}.yaml") };
+        let file = quote(&folder.join(name).display().to_string());
         let folder = quote(&folder.display().to_string());
         let line = quote(&format!("{key}: {value}"));
         self.then_reload_sasld(format!("mkdir -p {folder} && echo {line} >{file}"))
@@ -225,10 +254,54 @@ impl Facts {
         User::from_name(SERVICE_ACCOUNT).ok().flatten()
     }
 
+    /// Why the package's account, if it is there, cannot read a file, and the command that lets it.
+    pub fn closed_to_service(&self, path: &Path) -> Option<Finding> {
+        let account = self.service_account()?;
+        let found = fs::metadata(path).ok()?;
+        if may_read((account.uid.as_raw(), account.gid.as_raw()), (found.uid(), found.gid(), found.mode())) {
+            return None;
+        }
+        let file = quote(&path.display().to_string());
+        Some(
+            Finding::error(format!("{SERVICE_ACCOUNT}, as whom sasld runs, cannot read it"))
+                .at(path.display())
+                .fix(format!("chgrp {SERVICE_ACCOUNT} {file} && chmod 0640 {file}")),
+        )
+    }
+
     /// Whether this runs as root, and so can see through Postfix's eyes.
     pub fn is_root(&self) -> bool {
         Uid::effective().is_root()
     }
+}
+
+/// As the kernel decides for a user and his group; `file` is owner, group and mode.
+fn may_read((user, group): (u32, u32), file: (u32, u32, u32)) -> bool {
+    let (owner, of_group, mode) = file;
+    match () {
+        () if user == owner => mode & 0o400 != 0,
+        () if group == of_group => mode & 0o040 != 0,
+        () => mode & 0o004 != 0,
+    }
+}
+
+/// The words that a process was started with.
+pub fn command_line(pid: i32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+    let mut words: Vec<String> = words.collect();
+    words.pop();
+    words
+}
+
+/// Whether these words are a daemon with this configuration.
+fn serves_with(words: &[String], config: &Path) -> bool {
+    let named = words.iter().enumerate().find_map(|(at, word)| match word.strip_prefix("--config") {
+        Some("") => words.get(at + 1).map(String::as_str),
+        Some(rest) => rest.strip_prefix('='),
+        None => None,
+    });
+    words.iter().any(|word| word == "serve") && Path::new(named.unwrap_or(DEFAULT_PATH)) == config
 }
 
 fn services_of(instances: &[Instance]) -> impl Iterator<Item = (&Instance, &Service)> {
@@ -276,4 +349,34 @@ fn processes() -> BTreeMap<i32, String> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid| Some((pid, crate::cli::probe::process_name(pid)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_class_that_fits_decides_who_may_read() {
+        for (file, expected) in [
+            ((998, 998, 0o400), true),
+            ((998, 998, 0o044), false),
+            ((0, 998, 0o640), true),
+            ((0, 998, 0o604), false),
+            ((0, 0, 0o640), false),
+            ((0, 0, 0o644), true),
+        ] {
+            assert_eq!(may_read((998, 998), file), expected, "{file:?}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_is_known_by_the_configuration_it_was_started_with() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let own = Path::new("/x.yaml");
+        assert!(serves_with(&words("sasld serve --config /x.yaml"), own));
+        assert!(serves_with(&words("/usr/sbin/sasld serve --config=/x.yaml"), own));
+        assert!(!serves_with(&words("sasld doctor --config /x.yaml"), own));
+        assert!(!serves_with(&words("sasld serve"), own));
+        assert!(serves_with(&words("sasld serve"), Path::new(DEFAULT_PATH)));
+    }
 }

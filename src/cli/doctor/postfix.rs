@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The parameters looked at; `postconf -x` has about a thousand.
-const PARAMETERS: &[&str] = &[
+/// The parameters looked at, of about a thousand; also what a misspelt one may have been meant to be.
+pub const PARAMETERS: &[&str] = &[
     "broken_sasl_auth_clients",
     "mail_owner",
     "myhostname",
@@ -22,6 +22,9 @@ const PARAMETERS: &[&str] = &[
     "smtpd_recipient_restrictions",
     "smtpd_relay_restrictions",
     "smtpd_sasl_auth_enable",
+    "smtpd_sasl_authenticated_header",
+    "smtpd_sasl_exceptions_networks",
+    "smtpd_sasl_local_domain",
     "smtpd_sasl_mechanism_filter",
     "smtpd_sasl_path",
     "smtpd_sasl_security_options",
@@ -232,13 +235,42 @@ impl Instance {
         }
     }
 
-    /// The command that sets parameters for one service in master.cf. (`postconf -P` takes no blanks.)
+    /// The command that sets parameters for one service in master.cf. `postconf -P` takes no blanks, so a list with
+    /// blanks inside braces goes into main.cf, as a parameter of its own that master.cf names.
     pub fn set_only_for(&self, service: &Service, settings: &[(&str, &str)]) -> String {
-        let settings: Vec<String> = settings
-            .iter()
-            .map(|(name, value)| quote(&format!("{}/{name}={}", service.id(), without_blanks(value))))
-            .collect();
-        self.then_reload(format!("{} -P {}", self.command("postconf"), settings.join(" ")))
+        let postconf = self.command("postconf");
+        let (mut here, mut main) = (Vec::new(), Vec::new());
+        for (name, value) in settings {
+            let mut value = without_blanks(value);
+            if value.contains(BLANKS) {
+                let own =
+                    format!("{name}_{}", service.name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
+                main.push(quote(&format!("{own}={}", list(&value).join(", "))));
+                value = format!("${own}");
+            }
+            here.push(quote(&format!("{}/{name}={value}", service.id())));
+        }
+        let here = format!("{postconf} -P {}", here.join(" "));
+        self.then_reload(match main.is_empty() {
+            true => here,
+            false => format!("{postconf} {} && {here}", main.join(" ")),
+        })
+    }
+
+    /// The command that takes a parameter away where this service has it from.
+    pub fn unset_for(&self, service: &Service, name: &str) -> String {
+        match service.overrides.contains_key(name) {
+            true => {
+                let own = quote(&format!("{}/{name}", service.id()));
+                self.then_reload(format!("{} -PX {own}", self.command("postconf")))
+            }
+            false => self.unset(&[name]),
+        }
+    }
+
+    /// What master.cf or main.cf have for a parameter of this service, as it stands there.
+    pub fn written_for<'a>(&'a self, service: &'a Service, name: &str) -> Option<&'a str> {
+        service.overrides.get(name).or_else(|| self.written.get(name)).map(String::as_str)
     }
 
     /// The command that makes a certificate, signed by nobody but itself, and puts it into main.cf. (`postfix tls
@@ -367,9 +399,22 @@ pub fn without_blanks(value: &str) -> String {
     list(value).join(",")
 }
 
-/// The elements of a list, separated by blanks or commas.
+/// What separates the elements of a list, besides commas.
+const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
+
+/// The elements of a list as Postfix takes it apart (`mystrtokq` with `CHARS_COMMA_SP` and `CHARS_BRACE`): separated by
+/// blanks or commas, but not inside braces. Joined with commas they mean the same again.
 pub fn list(value: &str) -> Vec<&str> {
-    value.split([' ', '\t', ',']).filter(|element| !element.is_empty()).collect()
+    let mut depth = 0_u32;
+    let separates = |c: char| {
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && (c == ',' || BLANKS.contains(&c))
+    };
+    value.split(separates).filter(|element| !element.is_empty()).collect()
 }
 
 /// `name = value` lines.
@@ -385,4 +430,46 @@ fn parameters(text: &str) -> Parameters {
 fn postfix(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).env("LC_ALL", "C").output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_taken_apart_outside_braces_only() {
+        let whole = "permit_mynetworks, check_policy_service { inet:127.0.0.1:9, timeout=1s },\tcheck_client_access \
+                     inline:{ {192.0.2.1 = reject}, b=c } reject";
+        let elements = list(whole);
+        assert_eq!(
+            elements,
+            [
+                "permit_mynetworks",
+                "check_policy_service",
+                "{ inet:127.0.0.1:9, timeout=1s }",
+                "check_client_access",
+                "inline:{ {192.0.2.1 = reject}, b=c }",
+                "reject"
+            ]
+        );
+        assert_eq!(list(&elements.join(",")), elements);
+        assert_eq!(list(" , a} b"), ["a}", "b"]);
+        assert_eq!(list("{ never closed, a"), ["{ never closed, a"]);
+    }
+
+    #[test]
+    fn what_postconf_cannot_put_into_master_cf_goes_by_way_of_main_cf() {
+        let service = Service { name: "127.0.0.1:587".into(), kind: "inet".into(), ..Service::default() };
+        let instance = Instance { default: true, ..Instance::default() };
+        let set = |value| instance.set_only_for(&service, &[("smtpd_relay_restrictions", value)]);
+        assert_eq!(
+            set("a, check_policy_service {x}"),
+            "postconf -P '127.0.0.1:587/inet/smtpd_relay_restrictions=a,check_policy_service,{x}'"
+        );
+        assert_eq!(
+            set("a check_policy_service { x, y }"),
+            "postconf 'smtpd_relay_restrictions_127_0_0_1_587=a, check_policy_service, { x, y }' && \
+             postconf -P '127.0.0.1:587/inet/smtpd_relay_restrictions=$smtpd_relay_restrictions_127_0_0_1_587'"
+        );
+    }
 }

@@ -2,9 +2,10 @@
 //!
 //! TLS is the program openssl's, run as a child (`s_client`). A TLS library in sasld would be a large dependency of a
 //! daemon that never speaks TLS, with certificates and updates of its own, for the sake of one diagnosis; and openssl is
-//! on nearly every machine with a mail server. Without it, the part inside TLS is an error that names the package. The
-//! certificate is reported and never a reason to stop: the password given is only sent with `--user`, to a server that
-//! whoever runs this has named.
+//! on nearly every machine with a mail server. Without it, the part inside TLS is an error that names the package.
+//!
+//! The certificate is reported and no reason to stop looking. A password is another matter: it is sent to this machine,
+//! or in a session of its own in which openssl goes no further than a certificate that does not verify for this name.
 //!
 //! Everything waits at most [`PATIENCE`] for a line; trouble is a sentence.
 
@@ -12,7 +13,7 @@ use crate::client::cram_md5_response;
 use crate::credential::Password;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -38,8 +39,17 @@ pub struct Inside {
     pub mechanisms: Vec<String>,
     /// What openssl does not like about the certificate.
     pub certificate: Vec<String>,
-    /// The reply to the login, if somebody was to log in.
-    pub login: Option<String>,
+    /// What came of the login, if somebody was to log in.
+    pub login: Option<Login>,
+}
+
+/// What came of a login.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Login {
+    /// The server's reply.
+    Made(String),
+    /// The password was not sent, for this reason.
+    Withheld(String),
 }
 
 /// Looks at `host:port`. Port 465 is TLS from the start.
@@ -47,18 +57,21 @@ pub struct Inside {
 /// # Errors
 /// When nobody speaks SMTP there.
 pub fn look(address: &str, login: Option<&(String, Password)>) -> Result<Offer, String> {
-    if address.rsplit(':').next() == Some("465") {
-        return Ok(Offer { clear: Vec::new(), tls: Some(inside(address, &[], login)) });
-    }
     let stream = connect(address)?;
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    let peer = stream.peer_addr().map_err(|error| error.to_string())?;
+    if peer.port() == 465 {
+        let server = Server { host, peer, starttls: false };
+        return Ok(Offer { clear: Vec::new(), tls: Some(server.inside(login)) });
+    }
     let reader = stream.try_clone().map_err(|error| error.to_string())?;
     let mut session = Session { lines: lines(reader), writer: Box::new(stream) };
     session.expect("220")?;
     let offered = session.hello()?;
     let starttls = offered.iter().any(|line| line.eq_ignore_ascii_case("STARTTLS"));
     let _ = session.send("QUIT");
-    let tls = starttls.then(|| inside(address, &["-starttls", "smtp"], login));
-    Ok(Offer { clear: mechanisms(&offered), tls })
+    let server = Server { host, peer, starttls };
+    Ok(Offer { clear: mechanisms(&offered), tls: starttls.then(|| server.inside(login)) })
 }
 
 fn connect(address: &str) -> Result<TcpStream, String> {
@@ -74,49 +87,90 @@ fn connect(address: &str) -> Result<TcpStream, String> {
     Err(trouble)
 }
 
-fn inside(address: &str, how: &[&str], login: Option<&(String, Password)>) -> Result<Inside, String> {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
-    let child = Command::new("openssl")
-        .args(["s_client", "-quiet", "-verify_quiet", "-connect", address])
-        .args(how)
-        .args(if host.parse::<std::net::IpAddr>().is_ok() {
-            vec!["-noservername"]
-        } else {
-            vec!["-servername", host]
-        })
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| {
+/// A mail server that was found.
+struct Server<'a> {
+    /// By the name that was given.
+    host: &'a str,
+    /// At this address.
+    peer: SocketAddr,
+    starttls: bool,
+}
+
+impl Server<'_> {
+    fn inside(&self, login: Option<&(String, Password)>) -> Result<Inside, String> {
+        let mut secure = self.open(false)?;
+        let offered = secure.hello(self.starttls)?;
+        let _ = secure.session.send("QUIT");
+        let mechanisms = mechanisms(&offered);
+        let login = login.map(|(user, password)| self.log_in(&mechanisms, user, password)).transpose()?;
+        let mut certificate: Vec<String> =
+            secure.complaints.try_iter().filter_map(|line| complaint(&line)).collect();
+        certificate.dedup();
+        Ok(Inside { mechanisms, certificate, login })
+    }
+
+    /// In a session of its own: what openssl says about the first one's certificate may come late.
+    fn log_in(&self, offered: &[String], user: &str, password: &Password) -> Result<Login, String> {
+        let mut secure = self.open(!self.peer.ip().is_loopback())?;
+        if let Err(trouble) = secure.hello(self.starttls) {
+            return Ok(Login::Withheld(trouble));
+        }
+        secure.session.log_in(offered, user, password).map(Login::Made)
+    }
+
+    /// `verified`: only with a certificate that verifies for this name.
+    fn open(&self, verified: bool) -> Result<Secure, String> {
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-quiet", "-verify_quiet", "-connect", &self.peer.to_string()]);
+        match self.host.parse::<IpAddr>() {
+            Ok(_) => command.args(["-noservername", "-verify_ip", self.host]),
+            Err(_) => command.args(["-servername", self.host, "-verify_hostname", self.host]),
+        };
+        if self.starttls {
+            command.args(["-starttls", "smtp"]);
+        }
+        if verified {
+            command.arg("-verify_return_error");
+        }
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.map(Ended).map_err(|error| {
             format!("cannot look inside TLS: openssl: {error} (Debian: apt-get install openssl)")
         })?;
-    let mut child = Ended(child);
-    let (Some(stdin), Some(stdout), Some(stderr)) =
-        (child.0.stdin.take(), child.0.stdout.take(), child.0.stderr.take())
-    else {
-        return Err("openssl has no pipes".to_owned());
-    };
-    let complaints = lines(stderr);
-    let mut session = Session { lines: lines(stdout), writer: Box::new(stdin) };
-    let offered =
-        if how.is_empty() { session.expect("220").and_then(|_| session.hello()) } else { session.hello() };
-    let certificate = || {
-        let mut found: Vec<String> = complaints.try_iter().filter_map(|line| complaint(&line)).collect();
-        found.dedup();
-        found
-    };
-    let offered = offered.map_err(|trouble| {
-        let said: Vec<String> = complaints.try_iter().collect();
-        format!("no session inside TLS: {}", said.first().unwrap_or(&trouble))
-    })?;
-    let mechanisms = mechanisms(&offered);
-    let login = match login {
-        Some((user, password)) => Some(session.log_in(&mechanisms, user, password)?),
-        None => None,
-    };
-    let _ = session.send("QUIT");
-    Ok(Inside { mechanisms, certificate: certificate(), login })
+        let (Some(stdin), Some(stdout), Some(stderr)) =
+            (child.0.stdin.take(), child.0.stdout.take(), child.0.stderr.take())
+        else {
+            return Err("openssl has no pipes".to_owned());
+        };
+        let session = Session { lines: lines(stdout), writer: Box::new(stdin) };
+        Ok(Secure { session, complaints: lines(stderr), child })
+    }
+}
+
+/// A session inside TLS.
+struct Secure {
+    session: Session,
+    /// What openssl says.
+    complaints: Receiver<String>,
+    child: Ended,
+}
+
+impl Secure {
+    /// What the server offers, or why there is no session.
+    fn hello(&mut self, after_starttls: bool) -> Result<Vec<String>, String> {
+        let offered = match after_starttls {
+            true => self.session.hello(),
+            false => self.session.expect("220").and_then(|_| self.session.hello()),
+        };
+        offered.map_err(|trouble| {
+            // What it has said is all there when it has ended.
+            let _ = self.child.0.kill();
+            let said: Vec<String> = self.complaints.iter().collect();
+            let certificate = said.iter().find_map(|line| complaint(line));
+            let certificate = certificate.map(|text| format!("the certificate: {text}"));
+            let first = certificate.or_else(|| said.first().cloned()).unwrap_or(trouble);
+            format!("no session inside TLS: {first}")
+        })
+    }
 }
 
 /// `verify error:num=18:self-signed certificate`.
@@ -245,6 +299,54 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A TLS server with a certificate that nobody has signed, on a port of its own; what it hears comes back.
+    fn self_signed() -> (Ended, u16, Receiver<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        let (key, certificate) = (file("key"), file("cert"));
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-subj",
+            ])
+            .args(["/CN=mail.sasld.test", "-keyout", &key, "-out", &certificate])
+            .stderr(Stdio::null())
+            .status();
+        assert!(made.unwrap().success());
+        let server = Command::new("openssl")
+            .args(["s_server", "-accept", "127.0.0.1:0", "-key", &key, "-cert", &certificate])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut server = Ended(server.unwrap());
+        let heard = lines(server.0.stdout.take().unwrap());
+        let port =
+            heard.iter().find_map(|line| line.strip_prefix("ACCEPT ")?.rsplit(':').next()?.parse().ok());
+        (server, port.expect("a port"), heard)
+    }
+
+    #[test]
+    fn a_password_is_not_sent_where_the_certificate_does_not_verify() {
+        let (mut server, port, heard) = self_signed();
+        let peer = SocketAddr::from(([127, 0, 0, 1], port));
+        let host = "mail.sasld.test";
+        let mut secure = Server { host, peer, starttls: false }.open(true).unwrap();
+        let trouble = secure.hello(false).unwrap_err();
+        assert!(trouble.contains("the certificate: self-signed certificate"), "{trouble}");
+        // Nor does anything else reach it.
+        let _ = secure.session.send("AUTH PLAIN c2VjcmV0");
+        drop(secure);
+        server.0.kill().unwrap();
+        assert!(!heard.iter().any(|line| line.contains("AUTH PLAIN")));
+    }
 
     #[test]
     fn a_complaint_about_a_certificate_is_found_in_what_openssl_prints() {

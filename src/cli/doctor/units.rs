@@ -22,8 +22,8 @@ pub struct Unit {
 
 impl Units {
     /// Asks systemd, if it runs this machine.
-    pub fn look() -> Option<Self> {
-        if !Path::new("/run/systemd/system").is_dir() {
+    pub fn look(root: &Path) -> Option<Self> {
+        if !root.join("run/systemd/system").is_dir() {
             return None;
         }
         let output = Command::new("systemctl")

@@ -1,6 +1,6 @@
 //! `sasld user edit`: the whole file in an editor, as vipw(8) does it.
 //!
-//! The editor works on a private copy beside the file (`.NAME.edit`) while the lock keeps other writers waiting. What
+//! The editor works on a private copy beside the file (`.NAME.edit`, or `.NAME.edit2` and so on) while the lock keeps other writers waiting. What
 //! comes back is judged before it replaces the file: a line that was fine or not there and is broken now is an obstacle,
 //! one that was broken before is not. At a terminal a person may edit again or keep it as it is; without one it is
 //! refused. An editor that fails changes nothing; a rewrite that fails leaves the copy, and the message says where.
@@ -25,6 +25,12 @@ use crate::secrets::{self, Missing, Names, Secrets, StoreError};
 
 /// Runs the editor of whoever is there, `$1` being the file. What it makes besides is as private as the file.
 const DEFAULT_EDITOR: &str = "if command -v editor >/dev/null; then editor \"$1\"; else vi \"$1\"; fi";
+
+/// More than a person reads before deciding.
+const OBSTACLES_SHOWN: usize = 1_000;
+
+/// How many copies can be beside the file.
+const COPIES: u32 = 1_000;
 
 pub(super) fn run(
     settings: &UserSettings<'_>,
@@ -63,6 +69,15 @@ pub(super) fn run(
     };
     let mut report = Report { installed: edited.installed, ..Report::default() };
     report.summary.push(sentence);
+    let first = fs::canonicalize(settings.path).map(|target| secrets::beside(&target, ".edit"));
+    if let (Some(draft), Ok(first)) = (&draft, first)
+        && draft.path != first
+    {
+        report.notes.push(format!(
+            "{} is there from an edit that could not be finished; remove it when you have what you need",
+            first.display()
+        ));
+    }
     report.fields.insert("user_count".into(), users.into());
     report.tell(settings, voice)
 }
@@ -76,20 +91,21 @@ struct Draft {
 impl Draft {
     fn create(file: &Path, contents: &[u8]) -> Result<Self, UserError> {
         let target = fs::canonicalize(file).map_err(|source| failed("realpath", file, source))?;
-        let path = secrets::beside(&target, ".edit");
-        let wrap = |call| {
-            let path = path.clone();
-            move |source| failed(call, &path, source)
-        };
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrap("unlink")(error)),
-            _ => {}
-        }
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-        let mut copy = options.open(&path).map_err(wrap("open"))?;
-        let draft = Self { path: path.clone(), keep: false };
-        copy.write_all(contents).map_err(wrap("write"))?;
+        // A copy that is there is what somebody wrote and could not save.
+        let mut names = (2..=COPIES).map(|number| format!(".edit{number}"));
+        let mut path = secrets::beside(&target, ".edit");
+        let mut copy = loop {
+            match (options.open(&path), names.next()) {
+                (Err(error), Some(next)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    path = secrets::beside(&target, &next);
+                }
+                (opened, _) => break opened.map_err(|source| failed("open", &path, source))?,
+            }
+        };
+        let draft = Self { path, keep: false };
+        copy.write_all(contents).map_err(|source| failed("write", &draft.path, source))?;
         Ok(draft)
     }
 
@@ -129,7 +145,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         if !self.keep {
-            // If this fails, it is as private as the file and goes with the next edit.
+            // If this fails, it is as private as the file.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -148,10 +164,10 @@ fn run_undisturbed(command: &mut Command) -> io::Result<ExitStatus> {
     status
 }
 
-/// How many users the new text has, and what speaks against it.
+/// How many users the new text has, and what speaks against it: all of it, for one line decides as well as a million.
 fn judge(before: &[u8], after: &[u8], names: &Names<'_>) -> (usize, Vec<String>) {
-    let old = Secrets::parse(Zeroizing::new(before.to_vec()), names);
-    let new = Secrets::parse(Zeroizing::new(after.to_vec()), names);
+    let parse = |text: &[u8]| Secrets::parse_listing(Zeroizing::new(text.to_vec()), names, usize::MAX);
+    let (old, new) = (parse(before), parse(after));
     let old_lines: Vec<&[u8]> = before.split(|byte| *byte == b'\n').collect();
     let new_lines: Vec<&[u8]> = after.split(|byte| *byte == b'\n').collect();
     let known: HashSet<&[u8]> = old
@@ -185,8 +201,11 @@ fn decide(
     voice: &mut Voice<'_>,
     prompt: &mut dyn PasswordPrompt,
 ) -> Result<Decision, UserError> {
-    for obstacle in obstacles {
+    for obstacle in obstacles.iter().take(OBSTACLES_SHOWN) {
         writeln!(voice.err, "{obstacle}")?;
+    }
+    if obstacles.len() > OBSTACLES_SHOWN {
+        writeln!(voice.err, "and {} more like these", obstacles.len() - OBSTACLES_SHOWN)?;
     }
     loop {
         let answer = prompt.question("Edit again (e), quit without changes (q), or keep it as it is (y)? ");
@@ -233,6 +252,20 @@ mod tests {
     fn a_name_that_stands_there_twice_now_is_an_obstacle_and_one_that_did_is_not() {
         assert_eq!(obstacles("a:{PLAIN}x\n", "a:{PLAIN}x\na:{PLAIN}y\n").len(), 2);
         assert!(obstacles("a:{PLAIN}x\na:{PLAIN}y\n", "# two\na:{PLAIN}x\na:{PLAIN}y\n").is_empty());
+    }
+
+    #[test]
+    fn one_new_problem_among_thousands_of_old_ones_is_found() {
+        let old: String = (0..3_000).map(|n| format!("u{n}:nothing\ntwice:{{PLAIN}}x\n")).collect();
+        let new = format!("{old}new:nothing\nu2999:{{PLAIN}}x\n");
+        let found = obstacles(&old, &new);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(
+            found[0].starts_with("line 6001 (new): ") && found[1].starts_with("line 6002 (u2999): the name")
+        );
+        assert!(obstacles(&old, &format!("# moved\n{old}")).is_empty());
+        let all: String = (0..3_000).map(|n| format!("v{n}:nothing\n")).collect();
+        assert_eq!(obstacles("a:{PLAIN}x\n", &all).len(), 3_000);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub enum UserError {
     #[error("{0}{hint}", hint = hint(.0))]
     Store(#[from] StoreError),
     /// What somebody has written in an editor could not be put in place.
-    #[error("{source}; what you wrote is in {} until the next `sasld user edit`", path.display())]
+    #[error("{source}; what you wrote is in {}; remove it when you have what you need", path.display())]
     Kept {
         /// Where it is.
         path: PathBuf,

@@ -1,92 +1,17 @@
 //! The client of `sasld-pam` against a scripted one, in time that only passes when a test says so.
 
+mod fake;
+
 use super::*;
 use crate::credential::Password;
 use crate::pam::code::Code;
-use crate::pam::request::{Answer, Checked, FrameBuffer, Hello, Request, Stage};
+use crate::pam::request::{Answer, Request};
 use crate::sasl::{Answer as Said, Refusal};
 use crate::wire::Secured;
-use std::collections::VecDeque;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use fake::{Fake, Place, pass, place, settle};
 use tokio::task::JoinHandle;
 
 const NOW: Moment = Moment(Duration::ZERO);
-
-/// `sasld-pam` as a script: the test takes requests and sends answers.
-struct Fake {
-    stream: UnixStream,
-    buffer: FrameBuffer,
-    requests: VecDeque<Request>,
-}
-
-impl Fake {
-    async fn accept(listener: &UnixListener, ordinary: u16, express: u16, settings: &str) -> Self {
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut fake = Self { stream, buffer: FrameBuffer::default(), requests: VecDeque::new() };
-        let hello = Hello { ordinary, express, settings: settings.to_owned() };
-        fake.stream.write_all(&hello.encode()).await.unwrap();
-        fake
-    }
-
-    /// The next request; `None` when sasld has gone.
-    async fn request(&mut self) -> Option<Request> {
-        loop {
-            if let Some(request) = self.requests.pop_front() {
-                return Some(request);
-            }
-            let mut chunk = [0; 4_096];
-            let read = self.stream.read(&mut chunk).await.unwrap();
-            if read == 0 {
-                return None;
-            }
-            self.buffer.extend(&chunk[..read]);
-            while let Some(frame) = self.buffer.next_frame().unwrap() {
-                self.requests.push_back(Request::decode(&frame).unwrap());
-            }
-        }
-    }
-
-    async fn answer(&mut self, request: &Request, code: Code) {
-        let checked = Checked {
-            stage: if code == Code::SUCCESS { Stage::Account } else { Stage::Authenticate },
-            code,
-            asked: true,
-            asked_more: false,
-            user: request.user.clone().into_bytes(),
-            text: String::new(),
-        };
-        self.send(Answer { id: request.id, outcome: Outcome::Checked(checked), last: false }).await;
-    }
-
-    async fn send(&mut self, answer: Answer) {
-        self.stream.write_all(&answer.encode()).await.unwrap();
-    }
-
-    /// How many requests come before there is a pause.
-    async fn waiting(&mut self) -> usize {
-        let mut requests = Vec::new();
-        while let Ok(Some(request)) = tokio::time::timeout(Duration::from_millis(50), self.request()).await {
-            requests.push(request);
-        }
-        let count = requests.len();
-        self.requests.extend(requests);
-        count
-    }
-}
-
-struct Place {
-    _folder: tempfile::TempDir,
-    socket: PathBuf,
-    listener: UnixListener,
-}
-
-fn place() -> Place {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("sock");
-    let listener = UnixListener::bind(&socket).unwrap();
-    Place { _folder: folder, socket, listener }
-}
 
 fn settings(place: &Place) -> Settings {
     Settings { socket: place.socket.clone(), allow_user_change: false, worker: pam::Settings::default() }
@@ -121,14 +46,14 @@ fn ask(pam: &Arc<Pam>, user: &str) -> JoinHandle<Finding> {
     ask_from(pam, user, b"s3cret", "192.0.2.7")
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_question_becomes_a_request_and_an_answer_a_finding() {
     let (pam, mut fake, _place) = both(1, 1).await;
     let asked = ask(&pam, "Alice");
     let request = fake.request().await.unwrap();
     assert_eq!((request.user.as_str(), request.password.as_bytes()), ("alice", &b"s3cret"[..]));
     assert_eq!((request.rhost.as_str(), request.tty.as_str()), ("192.0.2.7", "submission"));
-    assert!(request.patience > Duration::from_secs(7) && request.patience <= Duration::from_secs(8));
+    assert_eq!(request.patience, Duration::from_secs(8));
     fake.answer(&request, Code::SUCCESS).await;
     assert!(matches!(asked.await.unwrap(), Finding::Found(Said::Verdict(Ok(_)))));
 
@@ -139,7 +64,7 @@ async fn a_question_becomes_a_request_and_an_answer_a_finding() {
     assert!(matches!(finding, Finding::Found(Said::Verdict(Err(Refusal::WrongPassword)))), "{finding:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_pam_can_never_answer_is_passed_on_and_not_asked() {
     let (pam, mut fake, _place) = both(1, 1).await;
     for password in [&[b'x'; 512][..], b"a\0b", b""] {
@@ -158,15 +83,17 @@ async fn what_pam_can_never_answer_is_passed_on_and_not_asked() {
     assert_eq!(fake.waiting().await, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn no_more_is_on_the_way_than_there_are_workers() {
     let (pam, mut fake, place) = both(2, 1).await;
+    place.close();
     let asked: Vec<_> = (0..5).map(|user| ask(&pam, &format!("user{user}"))).collect();
     assert_eq!(fake.waiting().await, 2);
     let request = fake.request().await.unwrap();
     fake.answer(&request, Code::AUTH_ERR).await;
     assert_eq!(fake.waiting().await, 2);
-    drop((fake, place));
+    drop(fake);
+    pass(100).await;
     let mut out = 0;
     for asked in asked {
         out += usize::from(matches!(asked.await.unwrap(), Finding::Out(_)));
@@ -174,7 +101,7 @@ async fn no_more_is_on_the_way_than_there_are_workers() {
     assert_eq!(out, 4);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_logged_in_from_there_lately_goes_first() {
     let (pam, mut fake, _place) = both(1, 1).await;
     let asked = ask(&pam, "alice");
@@ -193,7 +120,7 @@ async fn who_logged_in_from_there_lately_goes_first() {
     assert_eq!((request.lane, request.rhost.as_str()), (Lane::Express, "192.0.2.7"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn networks_that_guess_wait_behind_those_that_do_not_but_not_for_ever() {
     let (pam, mut fake, _place) = both(1, 1).await;
     let guess =
@@ -226,7 +153,7 @@ fn standing(pam: &Pam, user: &str) -> Standing {
     pam.shared.lock().standings.of(&name, Prefix::from("192.0.2.7".parse().ok()), NOW)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_keeps_a_worker_counts_like_a_refusal_even_if_nobody_waits_for_it() {
     for trouble in [Trouble::Timeout, Trouble::Crashed] {
         let (pam, mut fake, _place) = both(1, 1).await;
@@ -257,7 +184,18 @@ async fn an_attempt_that_keeps_a_worker_counts_like_a_refusal_even_if_nobody_wai
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn a_check_that_was_never_begun_counts_against_nobody() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let asked = ask(&pam, "alice");
+    let request = fake.request().await.unwrap();
+    let outcome = Outcome::Undecided(Trouble::Busy, String::new());
+    fake.send(Answer { id: request.id, outcome, last: false }).await;
+    assert!(matches!(asked.await.unwrap(), Finding::Out(Outage::QueueFull)));
+    assert_eq!(standing(&pam, "alice"), Standing::Stranger);
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiting_in_vain_for_a_worker_counts_against_nobody() {
     let (pam, mut fake, _place) = both(1, 1).await;
     let first = ask_from(&pam, "bob", b"s3cret", "198.51.100.1");
@@ -272,7 +210,7 @@ async fn waiting_in_vain_for_a_worker_counts_against_nobody() {
     assert_eq!(standing(&pam, "alice"), Standing::Stranger);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_known_user_who_is_refused_again_and_again_leaves_the_express_lane() {
     let (pam, mut fake, _place) = both(1, 1).await;
     let mut lanes = Vec::new();
@@ -287,7 +225,7 @@ async fn a_known_user_who_is_refused_again_and_again_leaves_the_express_lane() {
     assert_eq!(lanes[6], Lane::Ordinary);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_guesser_waits_behind_himself() {
     let (pam, mut fake, _place) = both(1, 1).await;
     let mut asked: Vec<_> = (0..50).map(|guess| ask(&pam, &format!("user{guess}"))).collect();
@@ -303,26 +241,48 @@ async fn a_guesser_waits_behind_himself() {
     assert!(served.contains(&"newcomer".to_owned()), "{served:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn an_ipv6_site_that_fills_the_queue_from_all_its_networks_waits_behind_itself() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let mut asked: Vec<_> = (0..QUEUE_CAPACITY + 10)
+        .map(|network| ask_from(&pam, "alice", b"guess", &format!("2001:db8:1:{network:x}::1")))
+        .collect();
+    assert_eq!(fake.waiting().await, 1);
+    asked.push(ask_from(&pam, "newcomer", b"s3cret", "2001:db8:2::1"));
+    settle().await;
+    let mut served = Vec::new();
+    for _ in 0..3 {
+        let request = fake.request().await.unwrap();
+        fake.answer(&request, Code::AUTH_ERR).await;
+        served.push(request.user);
+    }
+    assert!(served.contains(&"newcomer".to_owned()), "{served:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_queue_is_no_verdict_for_the_greediest() {
     let (pam, mut fake, place) = both(1, 1).await;
     let asked: Vec<_> = (0..QUEUE_CAPACITY + 2).map(|_| ask(&pam, "alice")).collect();
     assert_eq!(fake.waiting().await, 1);
-    drop((fake, place));
+    place.close();
+    drop(fake);
+    pass(100).await;
     let mut full = 0;
     for asked in asked {
         full += usize::from(matches!(asked.await.unwrap(), Finding::Out(Outage::QueueFull)));
     }
-    assert!((1..=2).contains(&full), "{full} found the queue full");
+    // All of them had asked before the first one was taken out.
+    assert_eq!(full, 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_connection_costs_what_was_on_the_way_and_is_made_again() {
     let (pam, mut fake, place) = both(1, 1).await;
     let (lost, waits) = (ask(&pam, "alice"), ask(&pam, "bob"));
     assert_eq!(fake.waiting().await, 1);
     drop(fake);
     assert!(matches!(lost.await.unwrap(), Finding::Out(Outage::Passdb)));
+    pass(100).await;
     let mut fake = Fake::accept(&place.listener, 1, 1, &pam::Settings::default().to_string()).await;
     let request = fake.request().await.unwrap();
     assert_eq!(request.user, "bob");
@@ -330,17 +290,19 @@ async fn a_lost_connection_costs_what_was_on_the_way_and_is_made_again() {
     assert!(verdict::is_yes(&waits.await.unwrap()));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_that_greets_and_leaves_costs_longer_and_longer_pauses() {
     let place = place();
     let pam = open(&place);
     let ours = pam::Settings::default().to_string();
-    let start = Instant::now();
-    for _ in 0..3 {
+    for pause in [100, 200, 400] {
         drop(Fake::accept(&place.listener, 1, 1, &ours).await);
+        pass(pause - 1).await;
+        assert!(place.nobody_comes().await);
+        pass(1).await;
     }
-    // 100 ms and 200 ms.
-    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+    drop(Fake::accept(&place.listener, 1, 1, &ours).await);
+    settle().await;
     assert!(matches!(ask(&pam, "alice").await.unwrap(), Finding::Out(Outage::Passdb)));
 }
 
@@ -355,23 +317,23 @@ fn ended(place: &Place, start: Start) -> Arc<Pam> {
     pam
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn after_the_end_of_one_that_cannot_be_started_again_the_socket_is_tried() {
     let place = place();
     let pam = ended(&place, Box::new(|| Err(io::Error::other("no root"))));
     let ours = pam::Settings::default().to_string();
+    pass(100).await;
     let mut fake = Fake::accept(&place.listener, 1, 1, &ours).await;
     assert!(!pam.must_stay(&settings(&place)));
-    while pam.shared.lock().down {
-        tokio::task::yield_now().await;
-    }
+    settle().await;
+    assert!(!pam.shared.lock().down);
     let asked = ask(&pam, "alice");
     let request = fake.request().await.unwrap();
     fake.answer(&request, Code::SUCCESS).await;
     assert!(verdict::is_yes(&asked.await.unwrap()));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_that_can_be_started_again_is() {
     let place = place();
     let (sender, mut started) = tokio::sync::mpsc::unbounded_channel();
@@ -381,14 +343,15 @@ async fn one_that_can_be_started_again_is() {
         Ok(ours)
     };
     let pam = ended(&place, Box::new(start));
-    for _ in 0..2 {
+    for pause in [100, 200] {
+        pass(pause).await;
         // Each of them ends without a word.
         started.recv().await.unwrap();
     }
     assert!(pam.must_stay(&settings(&place)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_sasld_pam_nobody_waits() {
     let place = place();
     let settings = Settings { socket: place.socket.with_file_name("nowhere"), ..settings(&place) };
@@ -398,7 +361,7 @@ async fn without_sasld_pam_nobody_waits() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_service_is_not_asked() {
     let place = place();
     let pam = open(&place);
@@ -409,7 +372,7 @@ async fn another_service_is_not_asked() {
     assert!(matches!(asked.await.unwrap(), Finding::Out(Outage::Passdb)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answer_to_nothing_ends_the_connection() {
     let (pam, mut fake, _place) = both(1, 1).await;
     let asked = ask(&pam, "alice");
@@ -418,13 +381,17 @@ async fn an_answer_to_nothing_ends_the_connection() {
     assert!(matches!(asked.await.unwrap(), Finding::Out(Outage::Passdb)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_deadline_is_no_verdict() {
     let (pam, mut fake, _place) = both(1, 1).await;
     pam.set_deadline(Duration::from_millis(100));
     let asked = [ask(&pam, "alice"), ask(&pam, "bob")];
     let request = fake.request().await.unwrap();
-    assert!(request.patience <= Duration::from_millis(100));
+    assert_eq!(request.patience, Duration::from_millis(100));
+    pass(99).await;
+    settle().await;
+    assert!(asked.iter().all(|asked| !asked.is_finished()));
+    pass(1).await;
     for asked in asked {
         assert!(matches!(asked.await.unwrap(), Finding::Out(Outage::Deadline)));
     }

@@ -13,6 +13,9 @@ use crate::passdb::trail::Passed;
 use crate::sasl::{Answer, Name, NameRules, Outage, Refusal};
 use tracing::{debug, error, warn};
 
+/// What an operator can do about it.
+const ASKED_MORE: &str = "the PAM stack asks for more than is answered; see `prompts` in docs/pam.md";
+
 /// What the passdb says.
 pub fn finding(outcome: Outcome, name: &Name, settings: &Settings, names: &NameRules) -> Finding {
     let user = name.as_str();
@@ -89,8 +92,6 @@ fn success(checked: &Checked, name: &Name, settings: &Settings, names: &NameRule
 fn failure(checked: &Checked, user: &str) -> Finding {
     let Checked { stage, code, asked_more, text, .. } = checked;
     let refusal = match (*code, stage) {
-        // Modules return all sorts of codes when a prompt is not answered.
-        _ if *asked_more => Refusal::AskedMore,
         (Code::AUTH_ERR, Stage::Authenticate) => Refusal::WrongPassword,
         (Code::USER_UNKNOWN, Stage::Authenticate) => return Finding::NotFound,
         // The password was right, or the account would not have been looked at.
@@ -103,12 +104,15 @@ fn failure(checked: &Checked, user: &str) -> Finding {
             Refusal::AccountExpired
         }
         _ => {
-            warn!(event = "pam_undecided", user, trouble = %code, stage = ?stage, reason = text.as_str());
+            // The prompt need not be why: a directory that is out of order may have asked before it noticed.
+            let hint = asked_more.then_some(ASKED_MORE);
+            warn!(event = "pam_undecided", user, trouble = %code, stage = ?stage, reason = text.as_str(), hint);
             return Finding::Out(Outage::Passdb);
         }
     };
     debug!(event = "pam_refused", user, %code, stage = ?stage, text = text.as_str());
-    refused(refusal)
+    // The code may come of the answer that was not given, and does not say what was wrong with the one that was.
+    refused(if *asked_more { Refusal::AskedMore } else { refusal })
 }
 
 fn refused(refusal: Refusal) -> Finding {
@@ -201,13 +205,21 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_too_many_is_a_refusal_whatever_the_module_makes_of_it() {
-        for code in [Code::CONV_ERR, Code::AUTHTOK_ERR, Code::AUTHINFO_UNAVAIL] {
-            let outcome = Checked { asked_more: true, ..checked(Stage::Authenticate, code) };
-            assert_eq!(said(outcome), "pam_asked_more");
+    fn a_prompt_too_many_makes_no_yes_and_no_refusal_of_what_is_undecided() {
+        let asked_more = |stage, code| said(Checked { asked_more: true, ..checked(stage, Code(code)) });
+        for (code, _, authenticate, account) in documented() {
+            let expected = |documented: String| match documented.as_str() {
+                "passdb_unavailable" | "not found" => documented,
+                _ => "pam_asked_more".to_owned(),
+            };
+            // Success of pam_authenticate alone is nobody's last word.
+            if code != 0 {
+                assert_eq!(asked_more(Stage::Authenticate, code), expected(authenticate), "{}", Code(code));
+                assert_eq!(asked_more(Stage::Start, code), "passdb_unavailable", "{}", Code(code));
+            }
+            assert_eq!(asked_more(Stage::Account, code), expected(account), "{}", Code(code));
         }
-        let optional = Checked { asked_more: true, ..checked(Stage::Account, Code::SUCCESS) };
-        assert_eq!(said(optional), "pam_asked_more");
+        assert_eq!(asked_more(Stage::Authenticate, 200), "passdb_unavailable");
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub fn open_relay(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for instance in &facts.instances {
         for service in &instance.services {
-            let everybody = everybody_is_in(service.get("mynetworks"));
+            let everybody = list(service.get("mynetworks")).into_iter().find(|network| is_everybody(network));
             let open = |name: &str| !stops_strangers(&list(service.get(name)), everybody.is_some());
             if !open(RELAY) || !open(RECIPIENT) {
                 continue;
@@ -99,7 +99,7 @@ pub fn open_relay(facts: &Facts) -> Vec<Finding> {
             let finding = match everybody {
                 Some(network) if trusted => {
                     Finding::error(format!("mynetworks has {network}: everybody may relay"))
-                        .fix(instance.set_for(service, "mynetworks", "127.0.0.0/8 [::1]/128"))
+                        .fix(instance.set_for(service, "mynetworks", &without_everybody(instance, service)))
                 }
                 _ => Finding::error(format!("neither {RELAY} nor {RECIPIENT} stops strangers"))
                     .fix(instance.set_for(service, RELAY, &closed(&list(service.get(RELAY))))),
@@ -139,12 +139,21 @@ fn closed(elements: &[&str]) -> String {
     if list.contains(&PERMIT) { list.join(", ") } else { permitting(&list) }
 }
 
-/// The network in `mynetworks` that has every address.
-fn everybody_is_in(mynetworks: &str) -> Option<&str> {
-    list(mynetworks).into_iter().find(|network| {
-        let bare = network.replace(['[', ']'], "");
-        bare.parse::<IpNet>().is_ok_and(|network| network.prefix_len() == 0)
-    })
+/// Whether an entry of `mynetworks` has every address: a network, or a table that has an answer to everything.
+fn is_everybody(network: &str) -> bool {
+    let bare = network.replace(['[', ']'], "");
+    bare.starts_with("static:") || bare.parse::<IpNet>().is_ok_and(|network| network.prefix_len() == 0)
+}
+
+/// `mynetworks` without the entries that have every address; if nothing else is in it, this machine alone.
+fn without_everybody(instance: &Instance, service: &Service) -> String {
+    let in_force = service.get("mynetworks");
+    let mut wide = list(in_force).into_iter().filter(|network| is_everybody(network));
+    // As it is written, unless such an entry comes from another parameter.
+    let written = instance.written_for(service, "mynetworks").map(list).unwrap_or_default();
+    let source = if wide.all(|network| written.contains(&network)) { written } else { list(in_force) };
+    let kept: Vec<&str> = source.into_iter().filter(|network| !is_everybody(network)).collect();
+    if kept.is_empty() { "127.0.0.0/8, [::1]/128".to_owned() } else { kept.join(", ") }
 }
 
 pub fn sender_login(facts: &Facts) -> Vec<Finding> {
@@ -252,9 +261,27 @@ mod tests {
     }
 
     #[test]
-    fn only_a_network_of_everybody_is_everybody() {
-        assert_eq!(everybody_is_in("127.0.0.0/8 0.0.0.0/0"), Some("0.0.0.0/0"));
-        assert_eq!(everybody_is_in("[::1]/128, [::]/0"), Some("[::]/0"));
-        assert_eq!(everybody_is_in("127.0.0.0/8 192.0.2.0/24 hash:/etc/postfix/networks"), None);
+    fn only_what_has_every_address_is_everybody() {
+        for network in ["0.0.0.0/0", "[::]/0", "::/0", "static:all"] {
+            assert!(is_everybody(network), "{network}");
+        }
+        for network in
+            ["127.0.0.0/8", "[::1]/128", "192.0.2.0/24", "hash:/etc/postfix/networks", "!0.0.0.0/0", "/etc/n"]
+        {
+            assert!(!is_everybody(network), "{network}");
+        }
+    }
+
+    #[test]
+    fn arguments_in_braces_are_no_restrictions_and_stay_what_they_are() {
+        let elements = list(
+            "check_policy_service { inet:127.0.0.1:9, default_action=reject }, reject_unauth_destination",
+        );
+        assert!(obstacle(&elements).is_some_and(|(stop, _)| stop == "reject_unauth_destination"));
+        assert_eq!(
+            permitting(&elements),
+            "check_policy_service, { inet:127.0.0.1:9, default_action=reject }, permit_sasl_authenticated, \
+             reject_unauth_destination"
+        );
     }
 }

@@ -11,7 +11,7 @@ use crate::cli::doctor::shell::quote;
 use crate::config::{Listener, UnixListener};
 use nix::unistd::User;
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -105,7 +105,8 @@ fn configured<'a>(facts: &'a Facts, place: &Place) -> Option<&'a UnixListener> {
     unix_listeners(facts).find(|listener| same(&listener.path, &path))
 }
 
-fn same(one: &Path, other: &Path) -> bool {
+/// Whether both lead to one place, even if nothing is there.
+pub(super) fn same(one: &Path, other: &Path) -> bool {
     let real = |path: &Path| {
         let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
         folder.map_or(path.to_owned(), |folder| folder.join(path.file_name().unwrap_or_default()))
@@ -134,20 +135,44 @@ fn missing(facts: &Facts, instance: &Instance, service: &Service, place: &Place)
 
 /// The command that leads a service to a socket of sasld's.
 fn to_our_socket(facts: &Facts, instance: &Instance, service: &Service) -> String {
+    ask_sasld(facts, instance, service, &[])
+}
+
+/// The command that makes a service ask at a socket of sasld's, and sets these parameters with it. Each is set where the
+/// service has it from; all of them in master.cf if one is there.
+pub(super) fn ask_sasld(
+    facts: &Facts,
+    instance: &Instance,
+    service: &Service,
+    more: &[(&str, &str)],
+) -> String {
+    let set = |path: &str| {
+        let mut settings = more.to_vec();
+        if service.get("smtpd_sasl_path") != path {
+            settings.push(("smtpd_sasl_path", path));
+        }
+        match settings.iter().any(|(name, _)| service.overrides.contains_key(*name)) {
+            true => instance.set_only_for(service, &settings),
+            false => instance.set(&settings),
+        }
+    };
     match our_path(facts, instance, service) {
-        Some(Ours::Reachable(path)) => instance.set_for(service, "smtpd_sasl_path", &path),
+        Some(Ours::Reachable(path)) => set(&path),
         Some(Ours::OutsideChroot(path)) => {
-            let free = format!("{} -F {}/chroot=n", instance.command("postconf"), quote(&service.id()));
-            match service.get("smtpd_sasl_path") == path {
+            let free = format!(
+                "{} -F {}",
+                instance.command("postconf"),
+                quote(&format!("{}/chroot=n", service.id()))
+            );
+            match service.get("smtpd_sasl_path") == path && more.is_empty() {
                 true => instance.then_reload(free),
-                false => format!("{free} && {}", instance.set_for(service, "smtpd_sasl_path", &path)),
+                false => format!("{free} && {}", set(&path)),
             }
         }
         None => {
             let socket = instance.queue_directory().join("private/sasld");
             let added = listeners_and(facts, instance, &socket);
-            let path = instance.set_for(service, "smtpd_sasl_path", "private/sasld");
-            format!("{} && {path}", facts.configure("listeners", &added))
+            format!("{} && {}", facts.configure("listeners", &added), set("private/sasld"))
         }
     }
 }
@@ -157,7 +182,14 @@ enum Ours {
     OutsideChroot(String),
 }
 
-/// What `smtpd_sasl_path` has to be for one of sasld's sockets where sasld itself answers.
+/// Whether this is what `smtpd_sasl_path` has to be for one of sasld's listeners.
+pub(super) fn is_our_path(facts: &Facts, instance: &Instance, path: &str) -> bool {
+    let written = Path::new(path.strip_prefix("unix:").unwrap_or(path));
+    let path = instance.queue_directory().join(written);
+    unix_listeners(facts).any(|listener| same(&listener.path, &path))
+}
+
+/// What `smtpd_sasl_path` has to be for one of sasld's sockets where sasld itself answers, or will when it runs.
 fn our_path(facts: &Facts, instance: &Instance, service: &Service) -> Option<Ours> {
     let ours = |socket: &str| {
         facts.listeners.iter().any(|(name, seen)| {
@@ -166,7 +198,6 @@ fn our_path(facts: &Facts, instance: &Instance, service: &Service) -> Option<Our
                     Seen::Greeted(greeted) => {
                         greeted.server.and_then(|pid| facts.name_of(pid)).is_none_or(|name| name == "sasld")
                     }
-                    // Not running: it will be.
                     Seen::Not { word, .. } => matches!(word.as_str(), "missing" | "refused" | "permission"),
                 }
         })
@@ -260,49 +291,70 @@ fn turned_away(facts: &Facts, instance: &Instance, place: &Place) -> Finding {
 
 /// All listeners of the configuration, with the one at `path` as this Postfix needs it, as YAML on one line.
 fn listeners_and(facts: &Facts, instance: &Instance, path: &Path) -> String {
-    let owner = instance.owner();
-    let text = |path: &Path| format!("{:?}", path.display().to_string());
-    let mut out = String::from("[");
+    let ours = for_postfix(path, instance.owner());
     let mut there = false;
-    for listener in facts.config.iter().flat_map(|config| &config.listeners) {
-        match listener {
-            Listener::Unix(unix) if same(&unix.path, path) => {
-                there = true;
-                let _ = write!(out, "{}, ", for_postfix(&text(&unix.path), owner));
-            }
-            Listener::Unix(unix) => {
-                let _ = write!(
-                    out,
-                    "{{unix: {}, owner: {}, group: {}, mode: \"{:04o}\"",
-                    text(&unix.path),
-                    unix.owner.name,
-                    unix.group.name,
-                    unix.mode
-                );
-                if let Some(peers) = &unix.peers {
-                    let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
-                    let _ = write!(out, ", peers: [{}]", names.join(", "));
-                }
-                out.push_str("}, ");
-            }
-            Listener::Tcp(tcp) => {
-                let _ = write!(out, "{{tcp: {:?}", tcp.address.to_string());
-                if let Some(networks) = &tcp.allow {
-                    let networks: Vec<String> =
-                        networks.iter().map(|network| format!("{:?}", network.to_string())).collect();
-                    let _ = write!(out, ", allow: [{}]", networks.join(", "));
-                }
-                out.push_str("}, ");
-            }
+    let listeners = facts.config.iter().flat_map(|config| &config.listeners).map(|listener| match listener {
+        Listener::Unix(unix) if same(&unix.path, path) => {
+            there = true;
+            ours.clone()
         }
-    }
+        listener => yaml(listener),
+    });
+    let mut listeners: Vec<String> = listeners.collect();
     if !there {
-        let _ = write!(out, "{}, ", for_postfix(&text(path), owner));
+        listeners.push(ours);
     }
-    out.truncate(out.len() - 2);
-    out + "]"
+    format!("[{}]", listeners.join(", "))
 }
 
-fn for_postfix(path: &str, owner: &str) -> String {
-    format!("{{unix: {path}, owner: {owner}, group: {owner}, mode: \"0660\"}}")
+/// All listeners of the configuration, those that let everybody connect only for Postfix, or for this machine.
+pub(super) fn closed_to_strangers(facts: &Facts) -> String {
+    let owner = |path: &Path| {
+        let asks =
+            |(instance, service)| facts.seen_by(instance, service)?.0.path().map(|found| same(&found, path));
+        facts.services().find(|at| asks(*at) == Some(true)).map(|(instance, _)| instance.owner())
+    };
+    let listeners = facts.config.iter().flat_map(|config| &config.listeners).map(|listener| match listener {
+        Listener::Unix(unix) if unix.mode & 0o002 != 0 && unix.peers.is_none() => match owner(&unix.path) {
+            Some(owner) => for_postfix(&unix.path, owner),
+            None => yaml(&Listener::Unix(UnixListener { mode: unix.mode & 0o770, ..unix.clone() })),
+        },
+        Listener::Tcp(tcp) if tcp.allow.iter().flatten().any(|network| network.prefix_len() == 0) => {
+            format!("{{tcp: {:?}, allow: [127.0.0.0/8, \"::1/128\"]}}", tcp.address.to_string())
+        }
+        listener => yaml(listener),
+    });
+    format!("[{}]", listeners.collect::<Vec<_>>().join(", "))
+}
+
+/// A listener as it is, as YAML on one line.
+fn yaml(listener: &Listener) -> String {
+    let quoted = |text: &dyn Display| format!("{:?}", text.to_string());
+    match listener {
+        Listener::Unix(unix) => {
+            let peers = unix.peers.iter().map(|peers| {
+                let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
+                format!(", peers: [{}]", names.join(", "))
+            });
+            format!(
+                "{{unix: {}, owner: {}, group: {}, mode: \"{:04o}\"{}}}",
+                quoted(&unix.path.display()),
+                unix.owner.name,
+                unix.group.name,
+                unix.mode,
+                peers.collect::<String>()
+            )
+        }
+        Listener::Tcp(tcp) => {
+            let allow = tcp.allow.iter().map(|networks| {
+                let networks: Vec<String> = networks.iter().map(|network| quoted(network)).collect();
+                format!(", allow: [{}]", networks.join(", "))
+            });
+            format!("{{tcp: {}{}}}", quoted(&tcp.address), allow.collect::<String>())
+        }
+    }
+}
+
+fn for_postfix(path: &Path, owner: &str) -> String {
+    format!("{{unix: {:?}, owner: {owner}, group: {owner}, mode: \"0660\"}}", path.display().to_string())
 }

@@ -1,13 +1,18 @@
 //! Logging in, when doctor was given a user: at sasld's socket by every mechanism, and at the mail server over SMTP.
+//!
+//! Whoever holds a socket learns every password that PLAIN and LOGIN send there. So they are used only where root, sasld,
+//! Dovecot or whoever runs this made the socket listen, which the kernel tells; it tells nothing of a TCP port.
 
-use crate::cli::doctor::facts::Facts;
+use crate::cli::doctor::facts::{Facts, SecretsFile};
 use crate::cli::doctor::finding::Finding;
 use crate::cli::doctor::seen::Seen;
 use crate::cli::doctor::shell::quote;
-use crate::cli::doctor::smtp;
+use crate::cli::doctor::smtp::{self, Login};
 use crate::client::{Client, Outcome};
+use crate::config::Config;
 use crate::credential::Password;
 use crate::sasl::Mechanism;
+use nix::unistd::{Uid, User};
 use std::time::Duration;
 
 /// What Postfix waits.
@@ -20,34 +25,82 @@ pub fn login(facts: &Facts) -> Vec<Finding> {
     let Some((user, password)) = &facts.login else {
         return vec![Finding::skipped("give a user with --user")];
     };
-    let Some((socket, _)) = facts.listeners.iter().find(|(_, seen)| matches!(seen, Seen::Greeted(_))) else {
+    let answers = |listener: &&(String, Seen)| matches!(listener.1, Seen::Greeted(_));
+    let unix = facts.listeners.iter().filter(answers).find(|(socket, _)| socket.starts_with('/'));
+    let Some((socket, _)) = unix.or_else(|| facts.listeners.iter().find(answers)) else {
         return vec![Finding::skipped("there is no socket of sasld that answers")];
     };
-    let outcomes = match log_in_by_each(socket, user, password) {
-        Ok(outcomes) => outcomes,
+    let attempts = match log_in_by_each(facts, socket, user, password) {
+        Ok(attempts) => attempts,
         Err(error) => return vec![Finding::error(error).at(socket)],
     };
-    let somehow = outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Accepted { .. }));
-    outcomes
+    let somehow =
+        attempts.iter().any(|(_, attempt)| matches!(attempt, Attempt::Made(Outcome::Accepted { .. })));
+    let mut findings: Vec<Finding> = attempts
         .iter()
-        .filter_map(|(mechanism, outcome)| judge(facts, user, *mechanism, outcome, somehow))
-        .collect()
+        .filter_map(|(mechanism, attempt)| match attempt {
+            Attempt::Made(outcome) => judge(facts, user, *mechanism, outcome, somehow),
+            Attempt::NotSafe(_) => None,
+        })
+        .collect();
+    let withheld: Vec<&str> = attempts
+        .iter()
+        .filter(|(_, attempt)| matches!(attempt, Attempt::NotSafe(_)))
+        .map(|(mechanism, _)| mechanism.name())
+        .collect();
+    let stranger = attempts.iter().find_map(|(_, attempt)| match attempt {
+        Attempt::NotSafe(stranger) => Some(*stranger),
+        Attempt::Made(_) => None,
+    });
+    let withheld = withheld.join(" and ");
+    let finding = stranger.map(|uid| match uid {
+        Some(uid) => Finding::error(format!("uid {uid} listens there; {withheld} would tell it the password, and were not tried"))
+            .why(
+                "It is neither root's nor sasld's nor Dovecot's. Whether it may be there is for you to decide; this shows \
+                 who it is:",
+            )
+            .fix(format!("sasld probe {}", quote(socket))),
+        None => Finding::skipped(format!(
+            "who listens on a TCP port cannot be told, so {withheld} were not tried; `sasld test` does"
+        )),
+    });
+    findings.extend(finding.map(|finding| finding.at(socket)));
+    findings
+}
+
+/// A login by one mechanism.
+enum Attempt {
+    Made(Outcome),
+    /// It would have told the password to this user, or to whoever it is.
+    NotSafe(Option<u32>),
 }
 
 fn log_in_by_each(
+    facts: &Facts,
     socket: &str,
     user: &str,
     password: &Password,
-) -> Result<Vec<(Mechanism, Outcome)>, crate::client::ClientError> {
+) -> Result<Vec<(Mechanism, Attempt)>, crate::client::ClientError> {
     let offered = Client::connect(socket, PATIENCE)?.mechanisms();
     let known = offered.iter().filter_map(|name| Mechanism::from_name(name.as_bytes()));
     known
         .map(|mechanism| {
             // A connection for each: one without a verdict ends with its connection.
-            let outcome = Client::connect(socket, PATIENCE)?.log_in(mechanism, PARAMETERS, user, password)?;
-            Ok((mechanism, outcome))
+            let mut client = Client::connect(socket, PATIENCE)?;
+            let listener = client.listener().map(|listener| listener.uid);
+            if mechanism.is_plaintext() && !listener.is_some_and(|uid| is_trusted(facts, uid)) {
+                return Ok((mechanism, Attempt::NotSafe(listener)));
+            }
+            Ok((mechanism, Attempt::Made(client.log_in(mechanism, PARAMETERS, user, password)?)))
         })
         .collect()
+}
+
+/// Whether whoever this is may hear passwords.
+fn is_trusted(facts: &Facts, uid: u32) -> bool {
+    let dovecot = User::from_name("dovecot").ok().flatten();
+    let accounts = facts.service_account().into_iter().chain(dovecot).map(|account| account.uid.as_raw());
+    [0, Uid::effective().as_raw()].into_iter().chain(accounts).any(|trusted| trusted == uid)
 }
 
 /// `somehow`: another mechanism let him in, so the password is right.
@@ -59,26 +112,41 @@ fn judge(
     somehow: bool,
 ) -> Option<Finding> {
     let name = user.escape_debug();
-    let passwd = facts.sasld(&format!("user passwd {}", quote(user)));
     match outcome {
         Outcome::Accepted { .. } => None,
         Outcome::Refused { temporary: false, .. } if somehow => Some(
             Finding::warning(format!("{name} can log in, but not by {mechanism}"))
                 .why("Nothing is stored for this user that serves it, or it is of an older password.")
-                .fix(format!("{passwd} --scheme ARGON2ID --scheme CRAM-MD5")),
+                .fix(stored_anew(facts, user, "passwd --scheme ARGON2ID --scheme CRAM-MD5")),
         ),
         Outcome::Refused { temporary: false, .. } => Some(
             Finding::error(format!("{mechanism}: {name} is refused"))
                 .why(
                     "A wrong password, an unknown user, or one who is closed: sasld's log says which (why=).",
                 )
-                .fix(passwd),
+                .fix(stored_anew(facts, user, "passwd")),
         ),
         Outcome::Refused { temporary: true, .. } | Outcome::Closed => Some(
             Finding::error(format!("{mechanism}: the password of {name} could not be checked"))
-                .why("A passdb is out of order. sasld's log says which (event=auth result=outage).")
-                .fix(facts.sasld("check")),
+                .why("A passdb is out of order. The other probes say what they found; this shows which one it is:")
+                .fix(facts.sasld(&format!("why {}", quote(user)))),
         ),
+    }
+}
+
+/// The command that gives a user a new password where he has one, or makes him a user.
+fn stored_anew(facts: &Facts, user: &str, passwd: &str) -> String {
+    let canonical =
+        |config: &Config| Some(config.usernames.canonical(user.as_bytes()).ok()?.as_str().to_owned());
+    let name = facts.config.as_ref().ok().and_then(canonical).unwrap_or_else(|| user.to_owned());
+    let has = |file: &&SecretsFile| file.loaded.as_ref().is_ok_and(|secrets| secrets.lookup(&name).is_some());
+    match (facts.secrets.iter().find(has), facts.secrets.first()) {
+        (Some(file), _) => facts.sasld_user(passwd, &name, &file.path),
+        (None, _) if facts.pam().is_some() && User::from_name(&name).is_ok_and(|found| found.is_some()) => {
+            format!("passwd {}", quote(&name))
+        }
+        (None, Some(file)) => facts.sasld_user("add", &name, &file.path),
+        (None, None) => format!("adduser {}", quote(&name)),
     }
 }
 
@@ -123,15 +191,16 @@ pub fn smtp(facts: &Facts) -> Vec<Finding> {
                 Finding::note(format!("the certificate: {trouble}"))
                     .why("Mail programs ask their users whether to trust it.")
             }));
-            findings.extend(tls.login.and_then(|reply| {
-                match reply.get(..3) {
-                    Some("235") => None,
-                    Some("535") => Some(Finding::error(format!("refused: {reply}"))),
-                    _ => Some(
-                        Finding::error(format!("no verdict: {reply}"))
-                            .why("Postfix could not ask sasld in time."),
-                    ),
-                }
+            findings.extend(tls.login.and_then(|login| match login {
+                Login::Withheld(trouble) => Some(
+                    Finding::warning(format!("the password was not sent: {trouble}"))
+                        .why("Whoever answers there without a certificate for this name may be anybody. Mail programs ask their users."),
+                ),
+                Login::Made(reply) if reply.starts_with("235") => None,
+                Login::Made(reply) if reply.starts_with("535") => Some(Finding::error(format!("refused: {reply}"))),
+                Login::Made(reply) => Some(
+                    Finding::error(format!("no verdict: {reply}")).why("Postfix could not ask sasld in time."),
+                ),
             }));
         }
     }

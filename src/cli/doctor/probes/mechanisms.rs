@@ -34,7 +34,7 @@ pub fn mechanisms(facts: &Facts) -> Vec<Finding> {
         let filtered = |options: &str| !allowed_by(service.get(options), &greeted.mechanisms).is_empty();
         if logins_in_the_clear(service) && offered(service, greeted, OPTIONS).is_empty() {
             let fix = if filtered(OPTIONS) {
-                unfilter(instance, service)
+                instance.unset_for(service, FILTER)
             } else if service.tls() == Tls::Possible && service.has_certificate() {
                 // No login without TLS, then: the options were meant that way.
                 instance.set_for(service, "smtpd_tls_auth_only", "yes")
@@ -45,7 +45,7 @@ pub fn mechanisms(facts: &Facts) -> Vec<Finding> {
         }
         if service.tls() != Tls::Never && offered(service, greeted, TLS_OPTIONS).is_empty() {
             let fix = match filtered(TLS_OPTIONS) {
-                true => unfilter(instance, service),
+                true => instance.unset_for(service, FILTER),
                 false => instance.set_for(service, TLS_OPTIONS, "noanonymous"),
             };
             report("inside TLS", TLS_OPTIONS, fix);
@@ -137,6 +137,31 @@ pub fn tls(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// The commands after which each service has a mechanism everywhere, should sasld offer PLAIN and LOGIN alone.
+pub(super) fn without_cram_md5(facts: &Facts) -> Vec<String> {
+    let mut commands = Vec::new();
+    for (instance, service, greeted) in greeted(facts) {
+        let mut rest = greeted.clone();
+        rest.mechanisms.retain(|offer| has(offer, "plaintext"));
+        let emptied = |options| {
+            !offered(service, greeted, options).is_empty() && offered(service, &rest, options).is_empty()
+        };
+        if logins_in_the_clear(service) && emptied(OPTIONS) {
+            if service.tls() == Tls::Never {
+                commands.push(encrypt(instance, service));
+            }
+            commands.push(instance.set_only_for(service, &[("smtpd_tls_auth_only", "yes")]));
+        }
+        if service.tls() != Tls::Never && emptied(TLS_OPTIONS) {
+            commands.push(match allowed_by(service.get(TLS_OPTIONS), &rest.mechanisms).is_empty() {
+                true => instance.set_only_for(service, &[(TLS_OPTIONS, "noanonymous")]),
+                false => instance.unset_for(service, FILTER),
+            });
+        }
+    }
+    commands
+}
+
 /// Whether Postfix lets users log in before STARTTLS.
 fn logins_in_the_clear(service: &Service) -> bool {
     matches!(service.tls(), Tls::Never | Tls::Possible) && !service.yes("smtpd_tls_auth_only")
@@ -146,15 +171,6 @@ fn logins_in_the_clear(service: &Service) -> bool {
 fn encrypt(instance: &Instance, service: &Service) -> String {
     let level = instance.set_for(service, "smtpd_tls_security_level", "may");
     if service.has_certificate() { level } else { format!("{} && {level}", instance.new_certificate()) }
-}
-
-fn unfilter(instance: &Instance, service: &Service) -> String {
-    match service.overrides.contains_key(FILTER) {
-        true => {
-            instance.then_reload(format!("{} -PX {}/{FILTER}", instance.command("postconf"), service.id()))
-        }
-        false => instance.unset(&[FILTER]),
-    }
 }
 
 fn greeted(facts: &Facts) -> impl Iterator<Item = (&Instance, &Service, &Greeted)> {

@@ -1,27 +1,10 @@
 //! Postfix's services: which let users log in, how they ask, and settings that do not do what was meant.
 
+use super::listening::{ask_sasld, is_our_path};
 use crate::cli::doctor::facts::Facts;
 use crate::cli::doctor::finding::Finding;
-use crate::cli::doctor::postfix::{Instance, Service};
+use crate::cli::doctor::postfix::{PARAMETERS, Service};
 use crate::cli::doctor::shell::quote;
-
-/// Settings of smtpd that matter for logins, for finding what a misspelt one was meant to be.
-const SETTINGS: [&str; 14] = [
-    "broken_sasl_auth_clients",
-    "smtpd_relay_restrictions",
-    "smtpd_sasl_auth_enable",
-    "smtpd_sasl_authenticated_header",
-    "smtpd_sasl_exceptions_networks",
-    "smtpd_sasl_local_domain",
-    "smtpd_sasl_mechanism_filter",
-    "smtpd_sasl_path",
-    "smtpd_sasl_security_options",
-    "smtpd_sasl_service",
-    "smtpd_sasl_tls_security_options",
-    "smtpd_sasl_type",
-    "smtpd_tls_auth_only",
-    "smtpd_tls_security_level",
-];
 
 /// How alike two names are, from 0 to 1, when one of them is a misspelt other.
 const ALIKE: f64 = 0.93;
@@ -32,16 +15,30 @@ pub fn postfix(facts: &Facts) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     for instance in &facts.instances {
-        if let Some(trouble) = &instance.trouble {
-            findings.push(
-                Finding::error(trouble)
-                    .at(instance.directory.display())
-                    .why("postconf cannot read this configuration, and neither can Postfix.")
-                    .fix(format!("{} check", instance.command("postfix"))),
-            );
-        }
+        let Some(trouble) = &instance.trouble else { continue };
+        let finding = Finding::error(trouble).at(instance.directory.display());
+        findings.push(match faulty_line(trouble) {
+            Some((file, line)) => finding
+                .why(
+                    "postconf cannot read this configuration, and neither can Postfix. What the line should have said is \
+                     for you to decide; the command makes a comment of it.",
+                )
+                .fix(instance.then_reload(format!("sed -i --follow-symlinks '{line}s/^/#/' {}", quote(file)))),
+            None => finding.why(
+                "postconf cannot read this configuration, and neither can Postfix. No command can know what should be \
+                 there: a backup does.",
+            ),
+        });
     }
     findings
+}
+
+/// File and line in `postconf: fatal: FILE, line 7: …` and `postconf: fatal: file FILE: line 3: …`.
+fn faulty_line(trouble: &str) -> Option<(&str, u64)> {
+    let (_, about) = trouble.split_once("fatal: ")?;
+    let (file, rest) = about.split_once(", line ").or_else(|| about.split_once(": line "))?;
+    let (line, _) = rest.split_once(':')?;
+    Some((file.strip_prefix("file ").unwrap_or(file), line.parse().ok()?))
 }
 
 pub fn sasl_types(facts: &Facts) -> Vec<Finding> {
@@ -55,7 +52,10 @@ pub fn sasl_types(facts: &Facts) -> Vec<Finding> {
                 instance.sasl_types.join(" ")
             ))
             .at(instance.directory.display())
-            .why("This Postfix cannot ask over Dovecot's protocol, so it cannot ask sasld.")
+            .why(
+                "This Postfix cannot ask over Dovecot's protocol, so it cannot ask sasld. Debian's can, which is the one that \
+                 the command installs. If yours was built by hand, how to build it is for you to decide.",
+            )
             .fix("apt-get install --reinstall postfix")
         })
         .collect()
@@ -93,7 +93,7 @@ pub fn misspelt(facts: &Facts) -> Vec<Finding> {
 
 fn nearest(wrong: &str) -> Option<&'static str> {
     let likeness = |right: &&str| strsim::jaro_winkler(wrong, right);
-    let best = SETTINGS.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
+    let best = PARAMETERS.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
     (likeness(best) > ALIKE).then_some(*best)
 }
 
@@ -102,8 +102,10 @@ pub fn client_settings(facts: &Facts) -> Vec<Finding> {
     for instance in &facts.instances {
         for (wrong, default) in [("smtp_sasl_type", "cyrus"), ("smtp_sasl_path", "")] {
             let value = instance.get(wrong);
-            let meant_for_smtpd =
-                value == "dovecot" || (wrong == "smtp_sasl_path" && value == "private/auth");
+            let meant_for_smtpd = match wrong {
+                "smtp_sasl_path" => is_our_path(facts, instance, value),
+                _ => value == "dovecot",
+            };
             if value == default || !meant_for_smtpd {
                 continue;
             }
@@ -141,24 +143,12 @@ pub fn sasl_type(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for instance in &facts.instances {
         for service in instance.with_auth().filter(|service| !service.asks_sasld()) {
-            let mut fix = instance.set_for(service, "smtpd_sasl_type", "dovecot");
-            // The default is a name for Cyrus SASL, and nobody's socket.
-            if service.get("smtpd_sasl_path") == "smtpd" {
-                fix = match service.overrides.contains_key("smtpd_sasl_type") {
-                    true => instance.set_only_for(
-                        service,
-                        &[("smtpd_sasl_type", "dovecot"), ("smtpd_sasl_path", "private/auth")],
-                    ),
-                    false => {
-                        instance.set(&[("smtpd_sasl_type", "dovecot"), ("smtpd_sasl_path", "private/auth")])
-                    }
-                };
-            }
             findings.push(
                 Finding::error(format!("smtpd_sasl_type = {}", service.get("smtpd_sasl_type")))
                     .at(facts.at(instance, Some(service)))
                     .why("This service asks Cyrus SASL for passwords, and never sasld.")
-                    .fix(fix),
+                    // The path is a name for Cyrus SASL then, and perhaps nobody's socket.
+                    .fix(ask_sasld(facts, instance, service, &[("smtpd_sasl_type", "dovecot")])),
             );
         }
     }
@@ -199,27 +189,29 @@ pub fn broken_clients(facts: &Facts) -> Vec<Finding> {
                 Finding::note("broken_sasl_auth_clients = yes")
                     .at(facts.at(instance, Some(service)))
                     .why("It repeats the offer as \"AUTH=\", for Outlook Express 4 of 1997. Nothing needs it today.")
-                    .fix(without(instance, service, "broken_sasl_auth_clients")),
+                    .fix(instance.unset_for(service, "broken_sasl_auth_clients")),
             );
         }
     }
     findings
 }
 
-/// The command that takes a setting away wherever it is.
-fn without(instance: &Instance, service: &Service, name: &str) -> String {
-    match service.overrides.contains_key(name) {
-        true => {
-            let id = quote(&format!("{}/{name}", service.id()));
-            instance.then_reload(format!("{} -PX {id}", instance.command("postconf")))
-        }
-        false => instance.unset(&[name]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::{faulty_line, nearest};
+
+    #[test]
+    fn the_line_that_postconf_cannot_read_is_found_in_its_complaint() {
+        let missing =
+            "postconf: fatal: /etc/postfix/main.cf, line 7: missing '=' after attribute name: \"oops\"";
+        assert_eq!(faulty_line(missing), Some(("/etc/postfix/main.cf", 7)));
+        let count = "postconf: fatal: file /etc/postfix/master.cf: line 3: bad field count";
+        assert_eq!(faulty_line(count), Some(("/etc/postfix/master.cf", 3)));
+        assert_eq!(
+            faulty_line("postconf: fatal: open /etc/postfix/main.cf: No such file or directory"),
+            None
+        );
+    }
 
     #[test]
     fn a_slip_of_the_finger_is_recognised_and_another_word_is_not() {

@@ -30,24 +30,37 @@ pub(super) fn parse(text: &[u8], default_scheme: Option<Scheme>) -> Found {
 /// What stands behind a name or in a cell: `{SCHEME}data`, a string of crypt(3), or what the default scheme says.
 pub(super) fn interpret(text: &[u8], default_scheme: Option<Scheme>) -> Result<Stored, String> {
     let field = text.split(|byte| *byte == b':').next().unwrap_or_default();
-    let locked = matches!(field, b"*" | b"x" | [b'!', ..] | b"*LK*" | b"*NP*");
+    let plain = default_scheme == Some(Scheme::Plain);
+    // A password may begin with `!`, but what stands there in /etc/shadow is none.
+    let locked = match field {
+        b"*" | b"x" | b"!" | b"!!" | b"*LK*" | b"*NP*" => true,
+        [b'!', next, ..] => !plain || b"!$*{".contains(next),
+        _ => false,
+    };
     if let Some(stored) = Stored::of_crypt(field) {
         return stored;
     }
-    if text.starts_with(b"{") && default_scheme != Some(Scheme::Plain) {
+    if names_a_scheme(text) || text.starts_with(b"{") && !plain {
         return Stored::of_field(field);
     }
     match default_scheme {
         _ if text.is_empty() => Err("no password is stored".to_owned()),
+        _ if locked => Err("no password is stored, or it is locked".to_owned()),
         Some(Scheme::Plain) => Stored::of_scheme(Scheme::Plain, text),
         Some(scheme) => Stored::of_scheme(scheme, field),
-        None if locked => Err("no password is stored, or it is locked".to_owned()),
         None => Err(
             "neither {SCHEME} nor a hash of crypt(3); --default-scheme PLAIN says that it is the password \
                      itself"
                 .to_owned(),
         ),
     }
+}
+
+/// Whether it begins like `{SSHA}`, known or not.
+fn names_a_scheme(text: &[u8]) -> bool {
+    let Some(end) = text.iter().position(|byte| *byte == b'}') else { return false };
+    let name = text[..end].strip_prefix(b"{").unwrap_or_default();
+    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(byte))
 }
 
 #[cfg(test)]
@@ -85,14 +98,30 @@ mod tests {
     #[test]
     fn a_hash_is_never_stored_as_a_password() {
         assert!(matches!(interpret(BCRYPT.as_bytes(), Some(Scheme::Plain)), Ok(Stored::Field(_))));
-        let error = interpret(b"$apr1$salt$hash", Some(Scheme::Plain)).unwrap_err();
-        assert!(error.contains("not supported"), "{error}");
+        for (text, expected) in [
+            ("$apr1$salt$hash", "not supported"),
+            ("{SSHA}8bX4JQDfZqtTfvnQ4ssDmWb17/FTQUxU", "unknown scheme {SSHA}"),
+            ("{MD5-CRYPT}x", "unknown scheme"),
+        ] {
+            let error = interpret(text.as_bytes(), Some(Scheme::Plain)).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        for password in ["{", "{}x", "{a b}", "!Summer", "**"] {
+            assert!(
+                matches!(interpret(password.as_bytes(), Some(Scheme::Plain)), Ok(Stored::Plain(_))),
+                "{password}"
+            );
+        }
     }
 
     #[test]
     fn locked_and_empty_ones_are_named() {
         for text in ["", "*", "!", "!!", "x"] {
             assert!(interpret(text.as_bytes(), None).unwrap_err().starts_with("no password"), "{text}");
+        }
+        for text in ["", "*", "!", "x", "!$6$salt$hash", "*:19000:0:99999:7:::"] {
+            let plain = interpret(text.as_bytes(), Some(Scheme::Plain));
+            assert!(plain.unwrap_err().starts_with("no password"), "{text}");
         }
     }
 }

@@ -25,7 +25,7 @@ use super::voice::Report;
 use super::{UserError, UserSettings, Voice, rewrite};
 use crate::cli::Exit;
 use crate::credential::{Password, Scheme, Verifier, VerifierError, Verifiers};
-use crate::secrets::{self, LoadError, Missing, NewLine, SecretsEditor, StoreError};
+use crate::secrets::{self, LoadError, Missing, NewLine, OldLine, SecretsEditor, StoreError};
 use plan::{Fate, Planned};
 
 /// Arguments of `import`.
@@ -217,10 +217,16 @@ fn write(
         })
         .collect();
     let edited = rewrite(settings, Missing::Create, |editor| {
-        // The plan is about the file that was there.
-        if editor.contents() != seen.map_or(&b""[..], SecretsEditor::contents) {
+        // The plan is about those lines; what became of others meanwhile stays.
+        let (then, now) = (seen.map(SecretsEditor::users).unwrap_or_default(), editor.users());
+        let as_planned = |line: &NewLine<'_>| {
+            let [then, now] = [&then, &now].map(|users| users.get(line.name.as_bytes()).map(OldLine::text));
+            then == now
+        };
+        if !lines.iter().all(as_planned) {
             return Err(StoreError::Changed { path: settings.path.into() }.into());
         }
+        drop(now);
         Ok(editor.merge(&lines)?)
     })?;
     Ok(edited.installed)

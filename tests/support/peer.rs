@@ -1,10 +1,25 @@
-//! A mail server's end of a connection, line by line.
+//! A mail server's end of a connection, line by line; and a user, with a right and a wrong response.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+pub const ALICE: &str = "alice:{PLAIN}wonder\n";
+/// `NUL alice NUL wonder`, and with a wrong password.
+pub const RIGHT: &str = "AGFsaWNlAHdvbmRlcg==";
+pub const WRONG: &str = "AGFsaWNlAHdyb25n";
+
+/// The request of a mail server whose client came over TLS.
+pub fn auth(id: u32, mechanism: &str, response: &str) -> String {
+    auth_from("192.0.2.7", id, mechanism, response)
+}
+
+/// The same of a client at this address.
+pub fn auth_from(address: &str, id: u32, mechanism: &str, response: &str) -> String {
+    format!("AUTH\t{id}\t{mechanism}\tservice=smtp\trip={address}\tsecured\tresp={response}\n")
+}
 
 /// Only a broken daemon takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);

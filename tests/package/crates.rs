@@ -1,0 +1,134 @@
+//! What sasld is made of: licences and sources of all crates, as `make deny` checks them with cargo-deny, which takes minutes to
+//! build. Here it is what `cargo metadata` says, compared with the same lists, `packaging/deny.toml`.
+
+use super::world::{output, package, repository};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+/// The strings of an array in `packaging/deny.toml`, without its comments: `allow = [ "MIT", … ]`, or what `of` finds
+/// in its lines.
+fn list(key: &str, of: impl Fn(&str) -> Option<&str>) -> BTreeSet<String> {
+    let text = fs::read_to_string(repository("packaging/deny.toml")).unwrap();
+    let lines = text.lines().skip_while(|line| *line != format!("{key} = [")).skip(1);
+    lines.take_while(|line| *line != "]").filter_map(|line| of(line.trim()).map(str::to_owned)).collect()
+}
+
+fn quoted(text: &str) -> Option<&str> {
+    text.split('"').nth(1)
+}
+
+/// Everything that is compiled on Linux for the programs or for their tests.
+fn crates() -> Vec<Value> {
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    for target in ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"] {
+        let text = output(Command::new(env!("CARGO")).current_dir(repository("")).args([
+            "metadata",
+            "--offline",
+            "--locked",
+            "--all-features",
+            "--format-version=1",
+            "--filter-platform",
+            target,
+        ]));
+        let metadata: Value = serde_json::from_str(&text).unwrap();
+        let used = metadata["resolve"]["nodes"].as_array().unwrap();
+        let used: BTreeSet<&str> = used.iter().filter_map(|node| node["id"].as_str()).collect();
+        for found in metadata["packages"].as_array().unwrap() {
+            let id = found["id"].as_str().unwrap();
+            if used.contains(id) && found["name"] != "sasld" && seen.insert(id.to_owned()) {
+                all.push(found.clone());
+            }
+        }
+    }
+    assert!(all.len() > 80, "only {} crates", all.len());
+    all
+}
+
+/// Whether somebody who accepts these licences may use what has this SPDX expression. AND binds more than OR.
+fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
+    if let Some((open, close)) = expression.find('(').zip(expression.find(')')) {
+        let inner = if is_allowed(&expression[open + 1..close], allowed) { "(yes)" } else { "(no)" };
+        let word = inner.trim_matches(['(', ')']);
+        return is_allowed(&format!("{}{word}{}", &expression[..open], &expression[close + 1..]), allowed);
+    }
+    // The way of writing OR before 2018.
+    let expression = expression.replace('/', " OR ");
+    expression
+        .split(" OR ")
+        .any(|choice| choice.split(" AND ").all(|one| one.trim() == "yes" || allowed.contains(one.trim())))
+}
+
+#[test]
+fn every_crate_has_a_licence_that_we_accept() {
+    let allowed = list("allow", quoted);
+    assert!(allowed.contains("MIT"), "{allowed:?}");
+    for found in crates() {
+        let licence = found["license"].as_str().unwrap_or("none");
+        assert!(is_allowed(licence, &allowed), "{} {}: {licence}", found["name"], found["version"]);
+    }
+}
+
+#[test]
+fn of_several_licences_one_will_do_and_of_two_together_both_must() {
+    let allowed = BTreeSet::from(["MIT".to_owned(), "Unicode-3.0".to_owned()]);
+    for yes in [
+        "MIT",
+        "MIT OR GPL-3.0",
+        "GPL-3.0/MIT",
+        "(MIT OR GPL-3.0) AND Unicode-3.0",
+        "GPL-3.0 OR MIT AND Unicode-3.0",
+    ] {
+        assert!(is_allowed(yes, &allowed), "{yes}");
+    }
+    for no in [
+        "GPL-3.0",
+        "none",
+        "MIT AND GPL-3.0",
+        "(MIT OR Apache-2.0) AND GPL-3.0",
+        "(GPL-3.0 OR Apache-2.0) AND MIT",
+    ] {
+        assert!(!is_allowed(no, &allowed), "{no}");
+    }
+}
+
+#[test]
+fn every_crate_comes_from_the_registry_and_none_is_banned() {
+    let banned = list("deny", |line| line.strip_prefix("{ crate = ").and_then(quoted));
+    assert!(banned.contains("openssl-sys"), "{banned:?}");
+    for found in crates() {
+        let (name, source) = (found["name"].as_str().unwrap(), found["source"].as_str().unwrap_or("a path"));
+        assert_eq!(source, "registry+https://github.com/rust-lang/crates.io-index", "{name}");
+        assert!(!banned.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn the_licence_of_every_crate_in_the_programs_is_in_the_copyright_file() {
+    let Some(package) = package() else { return };
+    let tree = output(
+        Command::new("sh")
+            .arg("-c")
+            .arg("dpkg-deb --fsys-tarfile \"$0\" | tar -xO ./usr/share/doc/sasld/copyright")
+            .arg(&package.new),
+    );
+    let crates = output(Command::new(env!("CARGO")).current_dir(repository("")).args([
+        "tree",
+        "--offline",
+        "--locked",
+        "--edges=normal,build",
+        "--prefix=none",
+        "--format={p}",
+    ]));
+    let mut seen = 0;
+    for line in crates.lines().filter(|line| !line.starts_with("sasld ")) {
+        let mut words = line.split_whitespace();
+        let (name, version) = (words.next().expect("a name"), words.next().expect("a version"));
+        seen += 1;
+        let files = format!("\nFiles: vendor/{name}-{}/*\nCopyright: ", version.trim_start_matches('v'));
+        assert!(tree.contains(&files), "{line} is missing");
+    }
+    assert!(seen > 50, "only {seen} crates");
+}
