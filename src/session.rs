@@ -560,3 +560,6 @@ fn decode(base64: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotBase64> {
     bytes.truncate(length);
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use acl::{ACL, acl};
 use rustix::fs::{FlockOperation, Mode, XattrFlags};
@@ -148,6 +148,32 @@ fn a_directory_that_others_can_write_to_needs_the_sticky_bit() {
 }
 
 #[test]
+fn a_directory_that_its_group_can_write_to_needs_a_trusted_group() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o600);
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o775)).unwrap();
+    let metadata = fs::metadata(directory.path()).unwrap();
+    for (groups, good) in [(&[metadata.gid()][..], true), (&[], false)] {
+        let trust = Trust::only(&[metadata.uid()], groups);
+        let loaded = secrets::load(&path, &LoadOptions { names: NAMES, trust: Some(&trust), previous: None });
+        match loaded {
+            Ok(_) => assert!(good, "{groups:?}"),
+            Err(LoadError::Insecure { fault: Insecurity::Directory { .. }, .. }) => assert!(!good),
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(secrets::check_access(&path, &trust).is_ok(), good);
+    }
+}
+
+#[test]
+fn only_the_services_own_group_is_that_of_new_files() {
+    assert_eq!(Trust::only(&[0], &[7]).service_group(), None);
+    let group = nix::unistd::Group::from_name(secrets::SERVICE_ACCOUNT).unwrap();
+    assert_eq!(Trust::of_process().service_group(), group.map(|group| group.gid.as_raw()));
+}
+
+#[test]
 fn what_is_not_a_regular_file_is_refused_without_waiting() {
     let directory = directory();
     let path = |name| directory.path().join(name);
@@ -249,6 +275,25 @@ fn replacing_and_rewriting_change_the_fingerprint_and_reading_does_not() {
     OpenOptions::new().append(true).open(&path).unwrap().set_len(5).unwrap();
     let rewritten = secrets::fingerprint(&path).unwrap();
     assert!(rewritten != replaced && rewritten.is_same_file(&replaced));
+}
+
+#[test]
+fn a_fingerprint_tells_which_file_how_long_and_when() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o600);
+    let modified = Duration::new(1_700_000_000, 123_456_789);
+    let file = OpenOptions::new().append(true).open(&path).unwrap();
+    file.set_modified(UNIX_EPOCH + modified).unwrap();
+    let (metadata, fingerprint) = (file.metadata().unwrap(), secrets::fingerprint(&path).unwrap());
+    assert_eq!(fingerprint.file(), (metadata.dev(), metadata.ino()));
+    assert_eq!(fingerprint.size(), 20);
+    assert_eq!(fingerprint.modified_ns(), 1_700_000_000_123_456_789);
+
+    // Its age is that of the last change of any kind, which nobody can set.
+    let changed = Duration::new(metadata.ctime().unsigned_abs(), metadata.ctime_nsec().try_into().unwrap());
+    assert_eq!(fingerprint.age(UNIX_EPOCH + changed + Duration::from_secs(5)), Duration::from_secs(5));
+    assert_eq!(fingerprint.age(UNIX_EPOCH + modified), Duration::ZERO);
 }
 
 // Rewriting

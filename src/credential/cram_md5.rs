@@ -147,6 +147,11 @@ mod tests {
     }
 
     #[test]
+    fn debug_shows_nothing_of_a_key() {
+        assert_eq!(format!("{:?}", key("secret")), "CramMd5Key(***)");
+    }
+
+    #[test]
     fn one_wrong_bit_anywhere_is_refused() {
         let key = key("secret");
         for bit in 0..128 {

@@ -74,7 +74,7 @@ impl Buffer {
             return None;
         }
         for (byte, &[high, low]) in self.bytes.iter_mut().zip(pairs) {
-            *byte = hex_digit(high)? << 4 | hex_digit(low)?;
+            *byte = hex_digit(high)? * 16 + hex_digit(low)?;
             self.used += 1;
         }
         Some(())
@@ -134,6 +134,13 @@ mod tests {
         for bad in ["YQ", "YQ== ", "YR==", "Y*==", "YQ==YQ=="] {
             assert_eq!(decoded(Encoding::Base64, bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_was_decoded_before_a_mistake_counts_as_used_and_is_wiped() {
+        let mut buffer = Buffer::default();
+        assert_eq!(buffer.fill_from_base64(b"c2VjcmV0c2VjcmV0c2VjcmV0!!!!"), None);
+        assert!(buffer.bytes[buffer.used..].iter().all(|byte| *byte == 0));
     }
 
     #[test]

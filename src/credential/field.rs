@@ -68,12 +68,7 @@ impl Verifiers {
     /// what a login costs, not who may log in.
     #[must_use]
     pub fn strongest(&self) -> &Verifier {
-        self.others.iter().fold(
-            &self.first,
-            |best, other| {
-                if other.strength() > best.strength() { other } else { best }
-            },
-        )
+        self.iter().max_by_key(|verifier| verifier.strength()).unwrap_or(&self.first)
     }
 
     /// The key for CRAM-MD5, if any verifier gives one.
@@ -89,15 +84,9 @@ impl Verifiers {
         texts.sort_by_key(|text| {
             Prefixed::parse(text.as_bytes()).is_ok_and(|prefixed| prefixed.runs_to_the_end())
         });
-        let length = texts.iter().map(|text| text.len() + 1).sum();
-        let mut field = Zeroizing::new(String::with_capacity(length));
-        for text in &texts {
-            if !field.is_empty() {
-                field.push(';');
-            }
-            field.push_str(text);
-        }
-        field
+        let texts: Vec<&str> = texts.iter().map(|text| text.as_str()).collect();
+        // It reserves the length it needs, so no copy is left behind.
+        Zeroizing::new(texts.join(";"))
     }
 }
 

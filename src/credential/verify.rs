@@ -74,10 +74,10 @@ impl Verifier {
     #[must_use]
     pub fn strength(&self) -> u8 {
         match self.scheme {
-            Scheme::Plain => 0,
             Scheme::CramMd5 => 1,
             Scheme::Ssha256 => 2,
             Scheme::Ssha512 => 3,
+            // PLAIN is no hash.
             _ => Hash::parse(self.scheme, &self.data).map_or(0, |hash| 4 + hash.strength()),
         }
     }
@@ -331,6 +331,34 @@ mod tests {
             (format!("{{PLAIN}}{}", "p".repeat(1025)), "PLAIN: 1025 bytes where at most 1024 are expected"),
         ] {
             assert_eq!(error(&text).to_string(), message, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_scheme_takes_data_from_its_shortest_to_its_longest() {
+        for (scheme, length, valid) in [
+            (Scheme::Plain, 1, true),
+            (Scheme::Plain, 1024, true),
+            (Scheme::Plain, 1025, false),
+            (Scheme::CramMd5, 31, false),
+            (Scheme::CramMd5, 32, true),
+            (Scheme::CramMd5, 33, false),
+            (Scheme::Ssha256, 32, false),
+            (Scheme::Ssha256, 33, true),
+            (Scheme::Ssha512, 64, false),
+            (Scheme::Ssha512, 65, true),
+        ] {
+            assert_eq!(validate(scheme, &vec![b'x'; length]).is_ok(), valid, "{scheme} with {length} bytes");
+        }
+    }
+
+    #[test]
+    fn only_plain_gives_the_password_away() {
+        for text in SECRET {
+            let verifier = verifier(text);
+            let plaintext = verifier.plaintext().map(|password| password.as_bytes().to_vec());
+            let expected = (verifier.scheme() == Scheme::Plain).then(|| b"secret".to_vec());
+            assert_eq!(plaintext, expected, "{text}");
         }
     }
 

@@ -79,7 +79,7 @@ fn parse(response: &[u8]) -> Option<(&[u8], [u8; 16])> {
     let mut digest = [0; 16];
     for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
         let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|nibble| u8::try_from(nibble).ok());
-        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        *byte = nibble(pair[0])? * 16 + nibble(pair[1])?;
     }
     Some((name, digest))
 }

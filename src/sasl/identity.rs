@@ -164,6 +164,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn rules_tell_whether_they_fold_and_names_look_like_text() {
+        assert!(NameRules::new("", true).lowercase());
+        assert!(!NameRules::new("", false).lowercase());
+        assert_eq!(format!("{:?}", NameRules::default().canonical(b"Alice")), r#"Ok("alice")"#);
+    }
+
     proptest! {
         #[test]
         fn a_canonical_name_stays_as_it_is(typed: Vec<u8>) {

@@ -407,3 +407,45 @@ impl Outage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_name_too_long_to_be_anybodys_is_never_repeated_not_even_cut() {
+        for length in [identity::MAX_NAME_BYTES + 1, 1_000] {
+            let failure = Failure::name_refused(&vec![b'a'; length], NameError::TooLong);
+            assert_eq!(failure.claimed.printable(), None, "{length}");
+            let Claimed::Typed(kept) = failure.claimed else { panic!("{failure:?}") };
+            assert_eq!(kept.len(), identity::MAX_NAME_BYTES + 1);
+        }
+    }
+
+    #[test]
+    fn every_reason_has_a_word_of_its_own() {
+        let refusals = [
+            Refusal::WrongPassword,
+            Refusal::UnknownUser,
+            Refusal::NoVerifier,
+            Refusal::Closed,
+            Refusal::Network,
+            Refusal::EmptyPassword,
+            Refusal::LongPassword,
+            Refusal::Name(NameError::Empty),
+            Refusal::Authzid,
+            Refusal::Malformed,
+            Refusal::InitialResponse,
+            Refusal::PasswordExpired,
+            Refusal::AccountExpired,
+            Refusal::Denied,
+            Refusal::NotAsked,
+            Refusal::AskedMore,
+            Refusal::UserChanged,
+        ];
+        let outages = [Outage::Passdb, Outage::QueueFull, Outage::Deadline, Outage::Internal];
+        let words: Vec<_> = refusals.map(Refusal::why).into_iter().chain(outages.map(Outage::why)).collect();
+        assert_eq!(words.iter().collect::<BTreeSet<_>>().len(), words.len(), "{words:?}");
+    }
+}

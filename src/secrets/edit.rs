@@ -343,6 +343,58 @@ mod tests {
         assert_eq!(error, EditError::Torn);
     }
 
+    #[test]
+    fn a_text_in_the_place_of_everything_ends_in_a_newline_and_is_never_empty() {
+        for (new, expected) in [("b:1", "b:1\n"), ("b:1\n", "b:1\n"), ("", "# no users\n")] {
+            let mut editor = editor("a:1\n");
+            editor.replace_all(new.as_bytes());
+            assert_eq!(text(&editor), expected);
+            assert!(editor.is_changed());
+        }
+    }
+
+    #[test]
+    fn an_edit_that_changes_no_byte_is_no_change() {
+        let mut editor = editor("a:1\n");
+        editor.set_password("a", b"1").unwrap();
+        assert!(!editor.is_changed());
+        editor.set_password("a", b"2").unwrap();
+        assert!(editor.is_changed());
+    }
+
+    #[test]
+    fn a_user_is_found_by_his_whole_name_and_in_any_case_only_where_names_are_folded() {
+        let mut editor = editor("Alice:1\nbob:2\n");
+        assert!(editor.has("alice") && editor.has("bob"));
+        assert!(!editor.has("bo") && !editor.has("eve"));
+        editor.lowercase = false;
+        assert!(editor.has("Alice") && !editor.has("alice"));
+        assert_eq!(editor.remove("bob"), Ok(1));
+        assert_eq!(text(&editor), "Alice:1\n");
+    }
+
+    #[test]
+    fn lines_are_names_with_their_whole_line() {
+        let editor = editor(FILE);
+        let lines: Vec<_> = editor.lines().skip(2).collect();
+        assert_eq!(lines, [(&b"bob"[..], &b"bob"[..]), (b"kate", b"kate:{PLAIN}k")]);
+    }
+
+    #[test]
+    fn locking_and_unlocking_say_whether_they_did_anything() {
+        let mut editor = editor("a:{PLAIN}x\nb:{PLAIN}y\n");
+        assert_eq!((editor.lock("a"), editor.lock("a")), (Ok(true), Ok(false)));
+        assert_eq!(text(&editor), "a:{PLAIN}x::::::      nologin\nb:{PLAIN}y\n");
+        assert_eq!((editor.unlock("a"), editor.unlock("a")), (Ok(true), Ok(false)));
+        assert_eq!(text(&editor), "a:{PLAIN}x\nb:{PLAIN}y\n");
+        assert_eq!(editor.lock("eve"), Err(EditError::Unknown { name: "eve".into() }));
+    }
+
+    #[test]
+    fn debug_shows_the_length_alone() {
+        assert_eq!(format!("{:?}", editor("a:1\n")), "SecretsEditor { bytes: 4, .. }");
+    }
+
     proptest! {
         #[test]
         fn an_edit_keeps_all_other_lines_byte_for_byte(

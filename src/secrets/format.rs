@@ -259,6 +259,19 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_line_is_still_an_entry() {
+        let line = format!("a:{}", "x".repeat(MAX_LINE_BYTES - 2));
+        assert!(parse_terms(line.as_bytes(), |_| Ok(()), |_| ()).is_ok());
+        assert!(parse_terms(format!("{line}x").as_bytes(), |_| Ok(()), |_| ()).is_err());
+    }
+
+    #[test]
+    fn the_note_about_a_field_names_it_fit_for_a_terminal() {
+        let note = unknown_field(b"no\x1bdelay");
+        assert_eq!(note, "extra field no\\u{1b}delay means nothing to sasld; it is kept but has no effect");
+    }
+
+    #[test]
     fn names_are_utf8_without_control_characters_and_not_endless() {
         assert_eq!(check_name("gr\u{fc}n ".as_bytes()), Ok("gr\u{fc}n "));
         assert_eq!(check_name(b""), Err(NameError::Empty));

@@ -100,7 +100,7 @@ impl Secrets {
         }
         let hash = HASHER.hash_one(wanted);
         let start = *self.lines.find(hash, |start| self.name_at(*start) == wanted)?;
-        let terms = self.terms_at(start as usize).unwrap_or(Terms {
+        let terms = terms(self.line_at(start as usize)).unwrap_or(Terms {
             verifiers: None,
             allow_nets: None,
             closed: Some(Closed::BrokenLine),
@@ -121,14 +121,11 @@ impl Secrets {
         let share = (HASHER.hash_one(name.as_bytes()) >> 32) * self.end as u64;
         let at = usize::try_from(share >> 32).unwrap_or_default();
         let nearest = memrchr(b'\n', &self.blob[..at]).map_or(0, |newline| newline + 1);
-        let starts = core::iter::successors(Some(nearest), |start| {
-            let next = start + line_length(&self.blob[*start..self.end]) + 1;
-            Some(if next < self.end { next } else { 0 })
-        });
-        let verifiers = starts
-            .take(DECOY_LINES)
-            .chain(self.first_usable)
-            .find_map(|start| self.terms_at(start).ok().and_then(|terms| terms.verifiers))?;
+        let verifiers_on = |line| terms(line).ok().and_then(|terms| terms.verifiers);
+        let mut near = self.blob[nearest..self.end].split(|byte| *byte == b'\n').take(DECOY_LINES);
+        let verifiers = near
+            .find_map(verifiers_on)
+            .or_else(|| self.first_usable.and_then(|start| verifiers_on(self.line_at(start))))?;
         Some(Entry {
             name: name.to_owned(),
             verifiers: Some(verifiers),
@@ -192,8 +189,8 @@ impl Secrets {
                 if let Some(closed) = terms.closed.filter(|closed| *closed != Closed::Nologin) {
                     self.problems.add(|| problem(format!("nobody can log in with this entry: {closed}")));
                 }
-                if terms.verifiers.is_some() && self.first_usable.is_none() {
-                    self.first_usable = Some(start);
+                if terms.verifiers.is_some() {
+                    self.first_usable.get_or_insert(start);
                 }
             }
         }
@@ -250,12 +247,16 @@ impl Secrets {
         name_at(&self.blob, start)
     }
 
-    /// What the line says that starts here; an error also for lines that are no entries.
-    fn terms_at(&self, start: usize) -> Result<Terms<Verifiers>, LineError> {
-        let line = &self.blob[start..self.end];
-        let line = format::without_cr(&line[..line_length(line)]);
-        parse_terms(line, Verifiers::parse, |_| ())
+    /// The line that starts here.
+    fn line_at(&self, start: usize) -> &[u8] {
+        let rest = &self.blob[start..self.end];
+        &rest[..line_length(rest)]
     }
+}
+
+/// What a line says, its carriage return left out; an error also for lines that are no entries.
+fn terms(line: &[u8]) -> Result<Terms<Verifiers>, LineError> {
+    parse_terms(format::without_cr(line), Verifiers::parse, |_| ())
 }
 
 impl fmt::Debug for Secrets {
@@ -438,10 +439,32 @@ mod tests {
     #[test]
     fn the_only_user_with_a_verifier_is_found_as_a_decoy_behind_any_number_of_comments() {
         let comments = "# x\n".repeat(10_000);
-        let secrets = secrets(&format!("{comments}alice:{{PLAIN}}a\n{comments}"));
+        let secrets = secrets(&format!("closed\n{comments}alice:{{PLAIN}}a\n{comments}closed too\n"));
         assert!((0..20).all(|n| secrets.decoy(&n.to_string()).is_some()));
         assert!(self::secrets("# nobody\n").decoy("x").is_none());
         assert!(self::secrets("").decoy("x").is_none());
+    }
+
+    #[test]
+    fn a_decoy_is_looked_for_on_thirty_two_lines_from_where_its_name_points() {
+        // Most names point at a long comment, and its user is the 32nd line from there.
+        let group = |n| format!("# {}\n{}u{n}:{{PLAIN}}{n}\n", "x".repeat(10_000), "# x\n".repeat(30));
+        let secrets = secrets(&(0..8).map(group).collect::<String>());
+        let decoys =
+            (0..200).map(|n| secrets.decoy(&format!("unknown{n}")).unwrap().verifiers.unwrap().encode());
+        let first_ones = decoys.filter(|decoy| **decoy == *"{PLAIN}0").count();
+        assert!(first_ones < 100, "{first_ones} of 200 names get the first user");
+    }
+
+    #[test]
+    fn room_is_made_for_as_many_names_as_there_are_entries() {
+        assert_eq!(count_entries(b""), 0);
+        assert_eq!(count_entries(b"a:x\n\n# x\n\r\n:y\nb\r\nc:z\n"), 3);
+    }
+
+    #[test]
+    fn debug_shows_how_many_users_there_are_and_nothing_of_them() {
+        assert_eq!(format!("{:?}", secrets("alice:{PLAIN}a\n")), "Secrets { users: 1, .. }");
     }
 
     proptest! {

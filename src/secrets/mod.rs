@@ -162,4 +162,33 @@ mod tests {
         assert_eq!(escape("gr\u{fc}n".as_bytes()), "gr\u{fc}n");
         assert_eq!(escape(&[b'a'; 300]).chars().count(), 256);
     }
+    #[test]
+    fn capitals_are_folded_where_the_rules_say_so() {
+        for (lowercase, expected) in [(true, "alice \u{c9}"), (false, "Alice \u{c9}")] {
+            let names = Names { lowercase, allowed: &|_| true };
+            assert_eq!(names.canonical("Alice \u{c9}"), expected);
+            assert_eq!(format!("{names:?}"), format!("Names {{ lowercase: {lowercase}, .. }}"));
+        }
+    }
+
+    #[test]
+    fn an_entry_admits_whom_one_of_its_networks_admits_and_without_any_everybody() {
+        let admits = |list: Option<&str>, remote: &str| {
+            let allow_nets = list.map(|list| Net::parse_list(list).unwrap());
+            let entry = Entry { name: "alice".to_owned(), verifiers: None, allow_nets, closed: None };
+            entry.admits(remote.parse().ok())
+        };
+        assert!(admits(None, "192.0.2.7") && admits(None, ""));
+        assert!(admits(Some("2001:db8::/32,192.0.2.0/24"), "192.0.2.7"));
+        assert!(!admits(Some("2001:db8::/32,192.0.2.0/24"), "198.51.100.7"));
+        assert!(!admits(Some(""), "192.0.2.7"));
+        assert!(!admits(Some("0.0.0.0/0"), ""));
+    }
+
+    #[test]
+    fn a_closed_entry_says_why() {
+        assert_eq!(Closed::Nologin.to_string(), "nologin");
+        let unsupported = Closed::UnsupportedRestriction("fail").to_string();
+        assert_eq!(unsupported, "sasld does not implement the restriction fail");
+    }
 }

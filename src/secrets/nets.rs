@@ -126,6 +126,14 @@ mod tests {
     }
 
     #[test]
+    fn a_network_is_written_with_its_prefix_and_an_address_without() {
+        let nets =
+            Net::parse_list("local,192.0.2.7,192.0.2.0/24,::ffff:192.0.2.0/120,2001:db8::1/128").unwrap();
+        let written: Vec<_> = nets.iter().map(ToString::to_string).collect();
+        assert_eq!(written, ["local", "192.0.2.7", "192.0.2.0/24", "192.0.2.0/24", "2001:db8::1"]);
+    }
+
+    #[test]
     fn what_is_not_a_network_is_refused_by_name() {
         for bad in
             ["192.0.2.0/33", "example.com", "192.0.2.0/255.255.255.0", "%{rip}", "Local", "192.0.2.1,x"]

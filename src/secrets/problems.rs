@@ -69,3 +69,17 @@ impl Problems {
         self.listed.sort_by_key(|problem| problem.line);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_names_its_line_and_its_user_if_there_is_one() {
+        let mut problem =
+            Problem { line: 7, name: Some("alice".to_owned()), reason: "no {SCHEME}".to_owned() };
+        assert_eq!(problem.to_string(), "line 7 (alice): no {SCHEME}");
+        problem.name = None;
+        assert_eq!(problem.to_string(), "line 7: no {SCHEME}");
+    }
+}

@@ -397,6 +397,26 @@ mod tests {
             panic!("a TLS record is no command");
         };
         assert_eq!(shown, format!("{}…", "?".repeat(80)));
+        assert_eq!(sanitise(&[b'x'; 80]), "x".repeat(80));
+        assert_eq!(sanitise(b"GET / HTTP\x7f\r"), "GET / HTTP??");
+    }
+
+    #[test]
+    fn a_command_knows_its_name() {
+        for line in
+            ["VERSION\t1\t2", "CPID\t1", "AUTH\t1\tPLAIN\tservice=x", "CONT\t1\t", "CONT\t0\t", "CANCEL\t1"]
+        {
+            let name = line.split('\t').next();
+            assert_eq!(Command::parse(line.as_bytes()).ok().as_ref().map(Command::name), name, "{line}");
+        }
+    }
+
+    #[test]
+    fn debug_tells_whether_there_is_a_response_and_never_which() {
+        for (response, shown) in [("", "Absent"), ("\tresp=", "Blank"), ("\tresp=c2VjcmV0", "Given(***)")] {
+            let line = format!("AUTH\t1\tPLAIN\tservice=smtp{response}");
+            assert_eq!(format!("{:?}", auth(line.as_bytes()).initial_response), shown);
+        }
     }
 
     proptest! {

@@ -102,16 +102,16 @@ fn digest(variant: Variant, password: &[u8], salt: &[u8], rounds: u32) -> Option
         Variant::Sha256 => {
             let digest = Zeroizing::new(sha_crypt::sha256_crypt(password, salt, params));
             for (index, byte) in ordered[..30].iter_mut().enumerate() {
-                let (group, place) = (index / 3, index % 3);
-                *byte = digest[group + [20, 10, 0][(place + group) % 3]];
+                let group = index / 3;
+                *byte = digest[group + [20, 10, 0][(index + group) % 3]];
             }
             ordered[30..32].copy_from_slice(&digest[30..]);
         }
         Variant::Sha512 => {
             let digest = Zeroizing::new(sha_crypt::sha512_crypt(password, salt, params));
             for (index, byte) in ordered[..63].iter_mut().enumerate() {
-                let (group, place) = (index / 3, index % 3);
-                *byte = digest[group + [42, 21, 0][(place + 2 * group) % 3]];
+                let group = index / 3;
+                *byte = digest[group + [42, 21, 0][(index + 2 * group) % 3]];
             }
             ordered[63] = digest[63];
         }

@@ -105,6 +105,14 @@ mod tests {
     const SECRET: &str = "$y$j9T$LcNrhboeuUMCmuvSjm3Lo/$DZlI04CF3d3RwugaytUuIWrJL4XCBf97BhrSAvdia65";
 
     #[test]
+    fn costs_are_those_of_libxcrypt() {
+        for (cost, prefix) in [(1, "$y$j75$"), (2, "$y$j85$"), (3, "$y$j7T$")] {
+            let made = make(b"secret", &[7; 16], cost).unwrap();
+            assert!(made.starts_with(prefix), "{cost}: {}", *made);
+        }
+    }
+
+    #[test]
     fn a_hash_of_libxcrypt_verifies() {
         let hash = Yescrypt::parse(SECRET.as_bytes()).expect("valid");
         assert!(hash.matches(b"secret"));
