@@ -30,6 +30,7 @@ use core::num::NonZeroUsize;
 use core::time::Duration;
 use doors::Doors;
 use last_good::{LastGood, Loaded, NothingGood, Origin};
+use nix::sys::prctl::set_thp_disable;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 use reload::{Errand, tell_of_copy};
@@ -437,12 +438,14 @@ fn host_name() -> String {
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
 
-/// Keeps passwords out of core files and other processes' reach, and makes room for connections.
+/// Keeps passwords out of core files and other processes' reach, memory small, and makes room for connections.
 fn harden() -> Result<(), DaemonError> {
     let step = "make the process undumpable";
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|error| system(step)(error.into()))?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|error| system(step)(error.into()))?;
+    // Where huge pages are for everybody, as on Debian, every thread's small heap becomes megabytes.
+    let _ = set_thp_disable(true);
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {
