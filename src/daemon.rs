@@ -216,6 +216,8 @@ impl Daemon {
             tell_of_copy(last_good.save(&sources));
         }
         root::give_away().map_err(system("become another user than root"))?;
+        // A change of user has undone it.
+        make_undumpable()?;
         daemon.tell_reporter();
         Ok(daemon)
     }
@@ -440,10 +442,8 @@ fn host_name() -> String {
 
 /// Keeps passwords out of core files and other processes' reach, memory small, and makes room for connections.
 fn harden() -> Result<(), DaemonError> {
-    let step = "make the process undumpable";
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .map_err(|error| system(step)(error.into()))?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|error| system(step)(error.into()))?;
+    make_undumpable()?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|error| system("switch core dumps off")(error.into()))?;
     // Where huge pages are for everybody, as on Debian, every thread's small heap becomes megabytes.
     let _ = set_thp_disable(true);
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
@@ -456,6 +456,11 @@ fn harden() -> Result<(), DaemonError> {
     getrandom::fill(&mut probe).map_err(|error| system("get random numbers")(error.into()))?;
     let _ = random::random();
     Ok(())
+}
+
+fn make_undumpable() -> Result<(), DaemonError> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|error| system("make the process undumpable")(error.into()))
 }
 
 fn system(step: &'static str) -> impl Fn(io::Error) -> DaemonError {
