@@ -5,7 +5,7 @@ CARGO_TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
 TIME ?= 60
 
-.PHONY: help run demo test test-dovecot soak test-boot test-trixie manuals bench timing fuzz mutants deb vendor lintian deny fmt clippy doc fmt-check
+.PHONY: help run demo test test-dovecot soak test-boot test-trixie test-machine manuals bench timing fuzz mutants deb vendor lintian deny fmt clippy doc fmt-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ test-boot: ## the package and Postfix under a real systemd, in a container (a pa
 test-trixie: ## the same package under Debian 13, shortly; makes that Debian first, some minutes
 	@packaging/dev/need boot
 	SASLD_BOOT_RELEASE=trixie $(CARGO_TEST) --test boot $(if $(NEXTEST),--no-capture,-- --nocapture)
+
+test-machine: ## AppArmor and limits of memory under a kernel of its own, in qemu, some ten minutes; rewrites docs/machine.md
+	@packaging/dev/need machine
+	SASLD_MACHINE_PAGE=$(CURDIR)/docs/machine.md cargo test --test machine -- --nocapture
 
 manuals: ## manual pages and shell completions, into target/manuals
 	@packaging/dev/need build
