@@ -5,7 +5,7 @@ CARGO_TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
 TIME ?= 60
 
-.PHONY: help run demo test test-dovecot soak test-boot test-trixie test-machine manuals bench timing fuzz deb vendor lintian deny fmt clippy doc fmt-check
+.PHONY: help run demo test test-dovecot soak test-boot test-trixie test-machine manuals bench timing fuzz mutants deb vendor lintian deny fmt clippy doc fmt-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,13 @@ timing: ## does the time of an answer tell anything? t-tests over a million samp
 fuzz: ## libFuzzer on every target, TIME seconds each (60); finds stay in target/fuzz
 	@packaging/dev/need build
 	fuzz/run $(TIME)
+
+mutants: ## small mistakes in the code, one by one: does a test notice? hours; lists stay in target/mutants.out
+	@packaging/dev/need build
+	@cargo mutants --version >/dev/null 2>&1 || cargo install --locked cargo-mutants
+	CARGO_PROFILE_DEV_DEBUG=0 PROPTEST_CASES=64 SASLD_SCHEDULES=2000 cargo mutants --timeout 60 --output target \
+	  $(foreach path,src/session.rs 'src/session/**' 'src/sasl/**' 'src/wire/**' 'src/credential/**' 'src/secrets/**',-f $(path)) \
+	  -C=--lib $(foreach test,session secrets schemes model,-C=--test=$(test))
 
 deb: ## the Debian package, target/deb/sasld_VERSION_ARCH.deb
 	@packaging/dev/need deb

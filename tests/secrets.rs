@@ -329,6 +329,30 @@ fn writers_that_create_the_file_at_once_are_all_applied() {
 }
 
 #[test]
+fn a_lock_file_is_private_even_if_it_was_not() {
+    let directory = directory();
+    let (path, lock) = (directory.path().join("secrets"), directory.path().join(".secrets.lock"));
+    write(&lock, "", 0o644);
+    add(&path, "alice").unwrap();
+    assert_eq!(mode(&lock), 0o600);
+}
+
+#[test]
+fn a_new_file_is_readable_for_the_group_that_is_named_and_for_nobody_else() {
+    let directory = directory();
+    let group = fs::metadata(directory.path()).unwrap().gid();
+    for (name, readers, expected) in [("shared", Some(group), 0o640), ("private", None, 0o600)] {
+        let path = directory.path().join(name);
+        let missing = Missing::Create;
+        let rewrite =
+            Rewrite { path: &path, lowercase: true, missing, readers, wait: LOCK_WAIT, waiting: &|_| () };
+        let add = |editor: &mut SecretsEditor| editor.add("alice", b"{PLAIN}a").map_err(StoreError::from);
+        secrets::edit(&rewrite, add).unwrap();
+        assert_eq!((mode(&path), fs::metadata(&path).unwrap().gid()), (expected, group));
+    }
+}
+
+#[test]
 fn a_writer_does_not_wait_for_ever() {
     let directory = directory();
     let path = directory.path().join("secrets");
@@ -337,7 +361,13 @@ fn a_writer_does_not_wait_for_ever() {
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
     let before = fs::read(&path).unwrap();
     let refused = edit(&path, Missing::Create, Duration::ZERO, |editor| editor.add("bob", b"{PLAIN}b"));
-    assert!(matches!(refused, Err(StoreError::Busy { .. })), "{refused:?}");
+    let process = std::process::id();
+    assert!(
+        matches!(refused, Err(StoreError::Busy { holder, .. }) if holder == Some(process)),
+        "{refused:?}"
+    );
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains(&format!("process {process} held the lock")), "{message}");
     assert_eq!(fs::read(&path).unwrap(), before);
     drop(lock);
     add(&path, "bob").unwrap();
