@@ -38,6 +38,10 @@ const QUEUE_CAPACITY: usize = 1_024;
 /// How many strangers are served, at most, between two guessers.
 const SERVED_BEFORE_GUESSERS: u8 = 3;
 
+/// How many others the ordinary workers serve, at most, between two known users who wait. The workers of known users may
+/// be a single one, and somebody whose check hangs keeps it.
+const SERVED_BEFORE_KNOWN: u8 = 3;
+
 /// The share of a question's time in which its check is not begun any more: the child would be killed in the middle of
 /// it, and those behind it in line would come too late for the same reason.
 const TOO_LATE: u32 = 20;
@@ -91,6 +95,8 @@ struct State {
     guessers: FairQueue<Job>,
     /// Since somebody from the guessers' queue was served.
     served_before_guessers: u8,
+    /// Since an ordinary worker served somebody from the known users' queue.
+    served_before_known: u8,
     standings: Standings,
     /// There is no connection, and will be none for a while.
     down: bool,
@@ -135,6 +141,7 @@ impl Pam {
             strangers: FairQueue::new(QUEUE_CAPACITY),
             guessers: FairQueue::new(QUEUE_CAPACITY),
             served_before_guessers: 0,
+            served_before_known: 0,
             standings: Standings::default(),
             down: false,
             health: Health::default(),
@@ -195,8 +202,8 @@ impl Pam {
             Ok(outcome) => outcome,
             Err(outage) => return Finding::Out(outage),
         };
-        if let Outcome::Undecided(Trouble::Timeout | Trouble::Crashed, _) = &outcome {
-            self.shared.lock().standings.kept_a_worker(prefix, now);
+        if let Outcome::Undecided(trouble, _) = &outcome {
+            self.shared.lock().standings.came_to_grief(*trouble, name, prefix, now);
         }
         let finding = verdict::finding(outcome, name, &self.settings, &self.names);
         match &finding {
@@ -272,14 +279,42 @@ impl State {
         }
     }
 
-    /// The next job for a worker of this lane, for which somebody still waits. An ordinary worker without work serves
-    /// known users, never the other way round.
+    /// The next job for a worker of this lane. Ordinary workers help out with known users, never the other way round.
     fn next(&mut self, lane: Lane) -> Option<Job> {
+        if lane == Lane::Express {
+            return self.take(Standing::Known);
+        }
+        if self.served_before_known < SERVED_BEFORE_KNOWN
+            && let Some(job) = self.next_stranger()
+        {
+            self.served_before_known += 1;
+            return Some(job);
+        }
+        let Some(job) = self.take(Standing::Known) else {
+            // Whoever of them comes next has the next turn.
+            return self.next_stranger();
+        };
+        self.served_before_known = 0;
+        Some(job)
+    }
+
+    /// Guessers come last, but they do come: somebody behind the same address may be honest.
+    fn next_stranger(&mut self) -> Option<Job> {
+        if self.served_before_guessers < SERVED_BEFORE_GUESSERS
+            && let Some(job) = self.take(Standing::Stranger)
+        {
+            self.served_before_guessers += 1;
+            return Some(job);
+        }
+        let job = self.take(Standing::Guesser).or_else(|| self.take(Standing::Stranger))?;
+        self.served_before_guessers = 0;
+        Some(job)
+    }
+
+    /// The next job of this queue for which somebody still waits and there is time.
+    fn take(&mut self, standing: Standing) -> Option<Job> {
         loop {
-            let job = match lane {
-                Lane::Express => self.known.pop(),
-                Lane::Ordinary => self.next_stranger().or_else(|| self.known.pop()),
-            }?;
+            let job = self.queue(standing).pop()?;
             if job.reply.is_closed() {
                 continue;
             }
@@ -290,27 +325,13 @@ impl State {
         }
     }
 
-    /// Guessers come last, but they do come: somebody behind the same address may be honest.
-    fn next_stranger(&mut self) -> Option<Job> {
-        if self.served_before_guessers < SERVED_BEFORE_GUESSERS
-            && let Some(job) = self.strangers.pop()
-        {
-            self.served_before_guessers += 1;
-            return Some(job);
-        }
-        self.served_before_guessers = 0;
-        self.guessers.pop().or_else(|| self.strangers.pop())
-    }
-
     /// There is an answer, and nobody waits for it: he gave up, or it is too late. It has kept a worker.
     fn answered_in_vain(&mut self, user: &Name, (prefix, asked): (Prefix, Moment), outcome: &Outcome) {
         match outcome {
             Outcome::Checked(checked) if checked.code == Code::SUCCESS => {}
             Outcome::Checked(_) => self.standings.refused(user, prefix, asked),
-            Outcome::Undecided(Trouble::Timeout | Trouble::Crashed, _) => {
-                self.standings.kept_a_worker(prefix, asked);
-            }
-            Outcome::Excluded(_) | Outcome::Undecided(..) => {}
+            Outcome::Undecided(trouble, _) => self.standings.came_to_grief(*trouble, user, prefix, asked),
+            Outcome::Excluded(_) => {}
         }
     }
 

@@ -4,12 +4,14 @@
 //! come lately before one that guesses. So somebody who logs in from a new place waits for nobody but others like him.
 //!
 //! What costs a worker as much as a wrong password counts like one: an attempt that nobody waited for to the end, that
-//! took too long, or that a worker did not survive. And who is refused [`STRIKES`] times in a row is known no longer:
-//! somebody with one account could otherwise keep the workers of those who are.
+//! took too long, or that a worker did not survive. And who is refused [`STRIKES`] times in a row is known no longer,
+//! and neither is he whose checks took too long twice: somebody with one account could otherwise keep the workers of
+//! those who are.
 //!
 //! Nothing but keyed hashes of names and networks is kept, and of passwords nothing at all; it lives in memory and is
 //! gone at the end of the process.
 
+use crate::pam::request::Trouble;
 use crate::passdb::fair_queue::Prefix;
 use crate::sasl::Name;
 use crate::session::Moment;
@@ -24,6 +26,10 @@ const REFUSAL_AGE: Duration = Duration::from_secs(600);
 /// So many refusals in a row, without a login between them, and a known user is a stranger again until his next login. A
 /// hand that mistypes gets it right by then; a program with an old password does not, and has no need to be fast.
 const STRIKES: u8 = 5;
+
+/// What a check that takes too long counts for. It keeps a worker a hundred times as long as a refusal, and may be the
+/// stack's fault: the second one is the last.
+const TIMEOUT_STRIKES: u8 = 3;
 
 /// Things in one generation; two generations take some 2 MiB.
 const GENERATION: usize = 50_000;
@@ -87,6 +93,31 @@ impl Standings {
     /// A login was refused, or nobody waited for its end.
     pub fn refused(&mut self, name: &Name, prefix: Prefix, now: Moment) {
         self.kept_a_worker(prefix, now);
+        self.strike(1, name, prefix, now);
+    }
+
+    /// A login has no verdict. What it cost a worker may be the stack's fault, so a crash costs nobody his good name.
+    pub fn came_to_grief(&mut self, trouble: Trouble, name: &Name, prefix: Prefix, now: Moment) {
+        match trouble {
+            Trouble::Timeout => {
+                self.kept_a_worker(prefix, now);
+                self.strike(TIMEOUT_STRIKES, name, prefix, now);
+            }
+            Trouble::Crashed => self.kept_a_worker(prefix, now),
+            Trouble::Busy
+            | Trouble::NoWorker
+            | Trouble::NoService
+            | Trouble::UserDatabase
+            | Trouble::Rights => {}
+        }
+    }
+
+    fn kept_a_worker(&mut self, prefix: Prefix, now: Moment) {
+        let network = self.hash(prefix);
+        self.refusals.insert(network, now);
+    }
+
+    fn strike(&mut self, count: u8, name: &Name, prefix: Prefix, now: Moment) {
         let login = self.hash((name, prefix));
         if !self.logins.contains(login, now) {
             return;
@@ -96,17 +127,11 @@ impl Standings {
             self.strikes.clear();
         }
         let strikes = self.strikes.entry(login).or_default();
-        *strikes += 1;
+        *strikes += count;
         if *strikes >= STRIKES {
             self.strikes.remove(&login);
             self.logins.remove(login);
         }
-    }
-
-    /// A login took too long, or its worker died. That can be the stack's fault, so it costs nobody his good name.
-    pub fn kept_a_worker(&mut self, prefix: Prefix, now: Moment) {
-        let network = self.hash(prefix);
-        self.refusals.insert(network, now);
     }
 
     fn hash(&self, value: impl Hash) -> u64 {
@@ -194,14 +219,30 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_a_worker_counts_for_the_network_and_against_nobodys_name() {
+    fn what_a_worker_dies_of_counts_for_the_network_and_against_nobodys_name() {
         let mut standings = Standings::default();
         standings.logged_in(&name("alice"), HOME, at(0));
         for _ in 0..2 * STRIKES {
-            standings.kept_a_worker(HOME, at(0));
+            standings.came_to_grief(Trouble::Crashed, &name("alice"), HOME, at(0));
         }
         assert_eq!(standings.of(&name("alice"), HOME, at(1)), Standing::Known);
         assert_eq!(standings.of(&name("bob"), HOME, at(1)), Standing::Guesser);
+    }
+
+    #[test]
+    fn whose_checks_take_too_long_twice_is_known_no_longer_until_his_next_login() {
+        let mut standings = Standings::default();
+        for seconds in [0, 10] {
+            // A login between them is a new beginning.
+            standings.logged_in(&name("alice"), HOME, at(seconds));
+            standings.came_to_grief(Trouble::Timeout, &name("alice"), HOME, at(seconds));
+            assert_eq!(standings.of(&name("alice"), HOME, at(seconds)), Standing::Known);
+        }
+        assert_eq!(standings.of(&name("bob"), HOME, at(11)), Standing::Guesser);
+        standings.came_to_grief(Trouble::Timeout, &name("alice"), HOME, at(12));
+        assert_eq!(standings.of(&name("alice"), HOME, at(12)), Standing::Guesser);
+        standings.logged_in(&name("alice"), HOME, at(13));
+        assert_eq!(standings.of(&name("alice"), HOME, at(13)), Standing::Known);
     }
 
     #[test]
