@@ -4,12 +4,13 @@
 //! - [`supervisor`] takes requests from sasld ([`client`]) and hands them to children ([`pool`], [`child`]). It runs no
 //!   module code, enforces the time, and starts children anew.
 //! - [`worker`] is what a child does, one request at a time: look at the guard rails ([`guard`]) and at the service's
-//!   file ([`stack`]), then ask PAM ([`conversation`], [`ffi`]).
+//!   file ([`stack`]), then ask PAM ([`conversation`], [`ffi`]), and whether it could answer at all ([`cgroup`]).
 //!
 //! sasld comes over a socket that systemd passes or `--listen` names, or it has started this program and holds the
 //! other end of its standard input. Logs go to standard error. Exit status: 0 after SIGTERM or when sasld is gone, 64
 //! for a wrong command line, 71 when the operating system refuses what is needed.
 
+mod cgroup;
 mod child;
 mod client;
 mod conversation;

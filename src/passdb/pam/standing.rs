@@ -108,7 +108,8 @@ impl Standings {
             | Trouble::NoWorker
             | Trouble::NoService
             | Trouble::UserDatabase
-            | Trouble::Rights => {}
+            | Trouble::Rights
+            | Trouble::Exhausted => {}
         }
     }
 
