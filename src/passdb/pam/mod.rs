@@ -16,7 +16,6 @@ use super::Finding;
 use super::fair_queue::{FairQueue, Prefix};
 use super::trail::Passed;
 use crate::credential::Password;
-use crate::pam::code::Code;
 use crate::pam::request::{Lane, Outcome, Trouble, is_tty, is_user};
 use crate::pam::{self, MAX_PASSWORD_BYTES};
 use crate::sasl::{Name, NameRules, Outage, Question};
@@ -73,13 +72,13 @@ pub type Start = Box<dyn FnMut() -> io::Result<UnixStream> + Send>;
 
 /// See the module's head.
 pub struct Pam {
-    settings: Settings,
-    names: NameRules,
     shared: Arc<Shared>,
     connection: AbortHandle,
 }
 
 struct Shared {
+    settings: Settings,
+    names: NameRules,
     state: Mutex<State>,
     /// Milliseconds that a question may wait for its answer.
     patience: AtomicU64,
@@ -131,6 +130,14 @@ struct Job {
     reply: oneshot::Sender<Outcome>,
 }
 
+/// Whether somebody still waited for an answer when it came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum InTime {
+    Yes,
+    /// He gave up, or it is too late; it has kept a worker all the same.
+    No,
+}
+
 impl Pam {
     /// Begins to connect; questions without an answer after `deadline` have no verdict. Needs a runtime's context, and
     /// the connection lives there.
@@ -148,16 +155,16 @@ impl Pam {
         };
         let patience = AtomicU64::new(millis(deadline));
         let started = AtomicBool::new(matches!(entrance, Entrance::Started(..)));
-        let shared = Arc::new(Shared { state: Mutex::new(state), patience, wake: Notify::new(), started });
-        let task = connection::run(Arc::clone(&shared), settings.clone(), entrance);
-        let connection = tokio::spawn(task).abort_handle();
-        Self { settings, names, shared, connection }
+        let state = Mutex::new(state);
+        let shared = Arc::new(Shared { settings, names, state, patience, wake: Notify::new(), started });
+        let connection = tokio::spawn(connection::run(Arc::clone(&shared), entrance)).abort_handle();
+        Self { shared, connection }
     }
 
     /// What the configuration says about it.
     #[must_use]
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.shared.settings
     }
 
     /// How it is now.
@@ -171,13 +178,13 @@ impl Pam {
     /// Whether this is the passdb for these settings and rules.
     #[must_use]
     pub fn is(&self, settings: &Settings, names: &NameRules) -> bool {
-        self.settings == *settings && self.names == *names
+        self.shared.settings == *settings && self.shared.names == *names
     }
 
     /// Whether it cannot be replaced by one with these settings while we run: its `sasld-pam` would be gone for good.
     #[must_use]
     pub fn must_stay(&self, settings: &Settings) -> bool {
-        self.shared.started.load(Ordering::Relaxed) && self.settings.socket == settings.socket
+        self.shared.started.load(Ordering::Relaxed) && self.shared.settings.socket == settings.socket
     }
 
     /// Changes the time after which a question has no verdict.
@@ -198,21 +205,10 @@ impl Pam {
             return Finding::Passed(Passed::Password);
         }
         let prefix = Prefix::from(origin.remote);
-        let outcome = match self.ask(name, password, origin, prefix, now).await {
-            Ok(outcome) => outcome,
-            Err(outage) => return Finding::Out(outage),
-        };
-        if let Outcome::Undecided(trouble, _) = &outcome {
-            self.shared.lock().standings.came_to_grief(*trouble, name, prefix, now);
+        match self.ask(name, password, origin, prefix, now).await {
+            Ok(outcome) => self.shared.judge(outcome, name, (prefix, now), InTime::Yes),
+            Err(outage) => Finding::Out(outage),
         }
-        let finding = verdict::finding(outcome, name, &self.settings, &self.names);
-        match &finding {
-            finding if verdict::is_yes(finding) => self.shared.lock().standings.logged_in(name, prefix, now),
-            Finding::Found(_) => self.shared.lock().standings.refused(name, prefix, now),
-            // Cost no hash, and may be right for the next passdb; or says nothing.
-            Finding::Closed(..) | Finding::NotFound | Finding::Passed(_) | Finding::Out(_) => {}
-        }
-        finding
     }
 
     /// Waits for its turn and for the answer.
@@ -268,6 +264,34 @@ impl Shared {
         // Nothing that can panic runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// What an answer means, and what is remembered of it.
+    fn judge(
+        &self,
+        outcome: Outcome,
+        user: &Name,
+        (prefix, asked): (Prefix, Moment),
+        in_time: InTime,
+    ) -> Finding {
+        let trouble = if let Outcome::Undecided(trouble, _) = &outcome { Some(*trouble) } else { None };
+        let finding = verdict::finding(outcome, user, &self.settings, &self.names);
+        let standings = &mut self.lock().standings;
+        match &finding {
+            finding if verdict::is_yes(finding) => {
+                if in_time == InTime::Yes {
+                    standings.logged_in(user, prefix, asked);
+                }
+            }
+            Finding::Found(_) => standings.refused(user, prefix, asked),
+            // Cost no hash, and may be right for the next passdb; or says nothing.
+            Finding::Closed(..) | Finding::NotFound | Finding::Passed(_) | Finding::Out(_) => {
+                if let Some(trouble) = trouble {
+                    standings.came_to_grief(trouble, user, prefix, asked);
+                }
+            }
+        }
+        finding
+    }
 }
 
 impl State {
@@ -322,16 +346,6 @@ impl State {
                 return Some(job);
             }
             job.give_up(Trouble::Busy);
-        }
-    }
-
-    /// There is an answer, and nobody waits for it: he gave up, or it is too late. It has kept a worker.
-    fn answered_in_vain(&mut self, user: &Name, (prefix, asked): (Prefix, Moment), outcome: &Outcome) {
-        match outcome {
-            Outcome::Checked(checked) if checked.code == Code::SUCCESS => {}
-            Outcome::Checked(_) => self.standings.refused(user, prefix, asked),
-            Outcome::Undecided(trouble, _) => self.standings.came_to_grief(*trouble, user, prefix, asked),
-            Outcome::Excluded(_) => {}
         }
     }
 

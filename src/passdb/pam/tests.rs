@@ -194,7 +194,14 @@ async fn an_attempt_that_keeps_a_worker_counts_like_a_refusal_even_if_nobody_wai
         assert_eq!(standing(&pam, "alice"), Standing::Guesser);
     }
     // He goes away before the answer comes.
-    for (code, expected) in [(Code::AUTH_ERR, Standing::Guesser), (Code::SUCCESS, Standing::Stranger)] {
+    for (code, expected) in [
+        (Code::AUTH_ERR, Standing::Guesser),
+        (Code::SUCCESS, Standing::Stranger),
+        // No refusals, so they are none either when nobody waits.
+        (Code::USER_UNKNOWN, Standing::Stranger),
+        (Code::AUTHINFO_UNAVAIL, Standing::Stranger),
+        (Code::BUF_ERR, Standing::Stranger),
+    ] {
         let (pam, mut fake, _place) = both(1, 1).await;
         let asked = ask(&pam, "alice");
         let request = fake.request().await.unwrap();
