@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
@@ -241,7 +241,9 @@ impl Connection {
             }
         };
         self.on_the_way.insert(self.last_id, OnTheWay { lane, user, from, deadline, reply });
-        self.stream.write_all(&frame).await
+        // A sasld-pam that reads nothing has stopped, as one that says nothing.
+        let written = timeout_at(deadline + OVERDUE, self.stream.write_all(&frame)).await;
+        written.map_err(|_| io::Error::other("takes no request"))?
     }
 
     fn take_answers(&mut self, shared: &Shared) -> io::Result<()> {

@@ -382,6 +382,21 @@ async fn a_lost_connection_costs_what_was_on_the_way_and_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_reads_nothing_is_left_when_its_answer_is_overdue() {
+    let (pam, _fake, place) = both(1_000, 1).await;
+    // More than its socket holds.
+    let asked: Vec<_> = (0..800).map(|_| ask_from(&pam, "alice", &[b'x'; 511], "192.0.2.7")).collect();
+    pass(8_999).await;
+    assert!(place.nobody_comes().await);
+    for asked in asked {
+        assert!(matches!(asked.await.unwrap(), Finding::Out(Outage::Deadline)));
+    }
+    pass(1).await;
+    pass(100).await;
+    assert!(!place.nobody_comes().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_greets_and_leaves_costs_longer_and_longer_pauses() {
     let place = place();
     let pam = open(&place);
