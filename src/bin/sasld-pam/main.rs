@@ -201,12 +201,13 @@ fn supervise(
         // was started by somebody who wants to stop it from there.
         let _ = setsid();
     }
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .map_err(cannot("keep others from the memory of this process"))?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(cannot("switch core dumps off"))?;
     if let Some(name) = user {
         become_user(name)?;
     }
+    // Last: another user's id sets it anew, to fs.suid_dumpable; see prctl(2).
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(cannot("keep others from the memory of this process"))?;
     let mut arguments: Vec<_> = settings.to_arguments().into_iter().map(Into::into).collect();
     if let Some(folder) = pam_dir {
         arguments.push("--pam-dir".into());
