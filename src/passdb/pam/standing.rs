@@ -34,6 +34,10 @@ const TIMEOUT_STRIKES: u8 = 3;
 /// Things in one generation; two generations take some 2 MiB.
 const GENERATION: usize = 50_000;
 
+/// Networks of one user in one generation: more than anybody logs in from in a week, but for those who want to push out
+/// what is remembered of others.
+const MAX_NETWORKS: u8 = 64;
+
 /// Most users whose refusals are counted: those who can be known.
 const MAX_STRUCK: usize = 2 * GENERATION;
 
@@ -85,7 +89,8 @@ impl Standings {
         // Without an address everybody could have been it.
         if prefix != Prefix::Unknown {
             let login = self.hash((name, prefix));
-            self.logins.insert(login, now);
+            let owner = self.hash(name);
+            self.logins.insert_for(owner, login, now);
             self.strikes.remove(&login);
         }
     }
@@ -145,18 +150,30 @@ impl Standings {
 struct Recent {
     young: HashSet<u64>,
     old: HashSet<u64>,
+    /// How much of the young one belongs to whom.
+    owned: HashMap<u64, u8>,
     since: Moment,
     age: Duration,
 }
 
 impl Recent {
     fn new(age: Duration) -> Self {
-        Self { young: HashSet::new(), old: HashSet::new(), since: Moment(Duration::ZERO), age }
+        let (young, old, owned) = (HashSet::new(), HashSet::new(), HashMap::new());
+        Self { young, old, owned, since: Moment(Duration::ZERO), age }
     }
 
     fn insert(&mut self, hash: u64, now: Moment) {
         self.forget(now);
         self.young.insert(hash);
+    }
+
+    /// As [`insert`](Self::insert), unless the owner has had his share.
+    fn insert_for(&mut self, owner: u64, hash: u64, now: Moment) {
+        self.forget(now);
+        let owned = self.owned.entry(owner).or_default();
+        if *owned < MAX_NETWORKS && self.young.insert(hash) {
+            *owned += 1;
+        }
     }
 
     fn remove(&mut self, hash: u64) {
@@ -175,6 +192,7 @@ impl Recent {
         }
         if now >= self.since + self.age || self.young.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
+            self.owned.clear();
             self.since = now;
         }
     }
@@ -277,6 +295,26 @@ mod tests {
         assert_eq!(standings.of(&name("alice"), HOME, at(15 * DAY)), Standing::Stranger);
         assert_eq!(standings.of(&name("bob"), HOME, at(15 * DAY)), Standing::Known);
         assert_eq!(standings.of(&name("bob"), HOME, at(40 * DAY)), Standing::Stranger);
+    }
+
+    #[test]
+    fn one_user_with_many_networks_pushes_nobody_out() {
+        let mut standings = Standings::default();
+        standings.logged_in(&name("alice"), HOME, at(DAY));
+        let network = |number: usize| {
+            let [.., a, b, c] = number.to_be_bytes();
+            Prefix::V6([0x20, 0x01, 0x0d, 0xb8, 0, a, b, c])
+        };
+        for number in 0..2 * GENERATION {
+            standings.logged_in(&name("bob"), network(number), at(DAY));
+        }
+        assert_eq!(standings.logins.young.len(), 1 + usize::from(MAX_NETWORKS));
+        assert_eq!(standings.of(&name("alice"), HOME, at(DAY)), Standing::Known);
+        assert_eq!(standings.of(&name("bob"), network(0), at(DAY)), Standing::Known);
+        assert_eq!(standings.of(&name("bob"), network(64), at(DAY)), Standing::Stranger);
+        // The next week he has a new share.
+        standings.logged_in(&name("bob"), network(64), at(8 * DAY));
+        assert_eq!(standings.of(&name("bob"), network(64), at(8 * DAY)), Standing::Known);
     }
 
     #[test]
