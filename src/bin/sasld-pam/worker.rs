@@ -1,8 +1,8 @@
 //! A child: reads one request, runs the PAM stack, answers, and reads the next.
 //!
 //! This is where modules run. The process serves nobody else meanwhile, has no threads, an empty environment, no
-//! access to its neighbours, and can be killed at any time. Its channel is out of reach of standard input and output,
-//! which lead nowhere.
+//! access to its neighbours once they have settled in, and can be killed at any time. Its channel is out of reach of
+//! standard input and output, which lead nowhere.
 //!
 //! After each request it looks at itself: a child whose user id, groups or memory are not what they were, or that
 //! holds too many descriptors, says that this was its last answer. Anything wrong with the channel ends it; the
@@ -76,7 +76,9 @@ fn settle_in(lane: Lane) -> io::Result<UnixStream> {
     // A group to be killed by. Not a session: where the kernel schedules by session (autogroup), our priority would count
     // for nothing beside the other children.
     let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-    // Before the files in /proc become root's. Without /proc the kernel chooses by size, which is as good a guess.
+    // Before the files in /proc become root's. That is also why everybody may read the program: a process that may not
+    // read its own is not dumpable even in the moment up to here, and could not write this. Without /proc the kernel
+    // chooses by size, which is as good a guess.
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
