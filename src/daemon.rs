@@ -10,7 +10,7 @@
 //! Started as root, it starts `sasld-pam` if PAM is configured and nobody serves it yet, and then becomes `_sasld`.
 //!
 //! SIGTERM and SIGINT: no more connections are accepted, decided verdicts leave at their time, then the end; after
-//! the deadline of requests, or at a second signal, at once. Requests without a verdict by then find their connection
+//! the deadline of requests, a little earlier if a successor is waited for, or at a second signal, at once. Requests without a verdict by then find their connection
 //! closed, which their users hear as a temporary failure.
 #![forbid(unsafe_code)]
 
@@ -46,6 +46,10 @@ use tracing::{error, info, warn};
 
 /// How often secrets files are compared and the watchdog is told.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long a successor may have to wait for us: longer than any refusal does, and shorter than the ten seconds in which
+/// Postfix's smtpd wants to be greeted.
+const SUCCESSOR_WAITS: Duration = Duration::from_secs(7);
 
 /// How often a listener whose socket file has gone is complained about.
 const TICKS_BETWEEN_COMPLAINTS: u32 = 30;
@@ -213,7 +217,10 @@ impl Daemon {
         daemon.doors.open(&daemon.started_with, &daemon.reporter);
         // Still as whoever owns the state directory.
         if let (Some(sources), Some(last_good)) = (sources, &daemon.last_good) {
-            tell_of_copy(last_good.save(&sources));
+            // What can give no verdict is not good, even if a passdb's file may come later.
+            let loaded = daemon.service.live.load().passdbs.files().all(|file| file.users().is_some());
+            let save = || last_good.save(&sources);
+            tell_of_copy(if loaded { save() } else { Err(io::Error::other("a secrets file is not loaded")) });
         }
         root::give_away().map_err(system("become another user than root"))?;
         // A change of user has undone it.
@@ -374,7 +381,9 @@ impl Daemon {
                 self.server.accept_waiting(&old.listener);
             }
         }
-        let patience = self.config.deadline;
+        // Whoever connects to a socket that stays waits for our successor.
+        let patience =
+            if self.inherited { self.config.deadline.min(SUCCESSOR_WAITS) } else { self.config.deadline };
         let ended = tokio::select! {
             () = self.server.drain() => "drained",
             () = tokio::time::sleep(patience) => "out of patience",

@@ -461,4 +461,4 @@ impl Drop for ReplyTo {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -29,7 +29,7 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use listener::{Accept, Accepted};
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use tokio::runtime;
@@ -105,10 +105,17 @@ impl Service {
 /// The serving threads.
 pub struct Server {
     service: Arc<Service>,
-    workers: Vec<runtime::Handle>,
+    workers: Vec<Worker>,
     connections: Arc<Connections>,
     /// Ends the serving threads when it is dropped.
     _stop: watch::Sender<()>,
+}
+
+/// A serving thread.
+struct Worker {
+    runtime: runtime::Handle,
+    /// By its last sign of life; new connections go elsewhere then.
+    hangs: AtomicBool,
 }
 
 struct Connections {
@@ -129,7 +136,7 @@ impl Server {
         let mut workers = Vec::new();
         for number in 0..threads.get() {
             let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-            workers.push(runtime.handle().clone());
+            workers.push(Worker { runtime: runtime.handle().clone(), hangs: AtomicBool::new(false) });
             let mut stopped = stopped.clone();
             thread::Builder::new().name(format!("serve-{number}")).spawn(move || {
                 // An error is what ends it: the sender is gone.
@@ -159,9 +166,21 @@ impl Server {
 
     /// Asks each serving thread for a sign of life, and says which ones [`hang`](HANGS_AFTER).
     pub fn feel(&self, pulse: &mut Pulse) -> Vec<usize> {
-        pulse.feel(self.service.now(), |number, question| {
-            self.workers[number].spawn(async { question.answer() });
-        })
+        let hanging = pulse.feel(self.service.now(), |number, question| {
+            self.workers[number].runtime.spawn(async { question.answer() });
+        });
+        for (number, worker) in self.workers.iter().enumerate() {
+            worker.hangs.store(hanging.contains(&number), Ordering::Relaxed);
+        }
+        hanging
+    }
+
+    /// The next in turn that does not hang, or else the next.
+    fn worker(&self, number: u32) -> &Worker {
+        let turn = number as usize % self.workers.len();
+        let (before, after) = self.workers.split_at(turn);
+        let well = |worker: &&Worker| !worker.hangs.load(Ordering::Relaxed);
+        after.iter().chain(before).find(well).unwrap_or(&self.workers[turn])
     }
 
     /// Accepts connections for as long as it is polled.
@@ -209,8 +228,7 @@ impl Server {
         connections.count.fetch_add(1, Ordering::Relaxed);
         let present = Present { connections, _permit: permit };
         let service = Arc::clone(&self.service);
-        let worker = &self.workers[number as usize % self.workers.len()];
-        worker.spawn(async move {
+        self.worker(number).runtime.spawn(async move {
             let _present = present;
             let stream = match stream {
                 Accepted::Unix(stream) => tokio::net::UnixStream::from_std(stream).map(Stream::Unix),
@@ -264,6 +282,7 @@ impl Drop for Present {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::passdb::Chain;
 
     #[test]
     fn the_number_of_a_connection_is_never_0() {
@@ -275,5 +294,23 @@ mod tests {
         };
         let numbers = [(); 4].map(|()| connections.next_number());
         assert_eq!(numbers, [u32::MAX - 1, u32::MAX, 1, 2]);
+    }
+
+    #[test]
+    fn a_thread_that_hangs_gets_no_new_connection() {
+        let live = Live { policy: connection::tests::policy(), passdbs: Chain::new(Vec::new()) };
+        let threads = NonZeroUsize::new(3).unwrap();
+        let server = Server::start(Arc::new(Service::new(live)), threads, 1).unwrap();
+        let turns = || {
+            (0..6).map(|number| {
+                let worker = server.worker(number);
+                server.workers.iter().position(|one| std::ptr::eq(one, worker)).unwrap()
+            })
+        };
+        assert_eq!(turns().collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
+        server.workers[1].hangs.store(true, Ordering::Relaxed);
+        assert_eq!(turns().collect::<Vec<_>>(), [0, 2, 2, 0, 2, 2]);
+        server.workers.iter().for_each(|worker| worker.hangs.store(true, Ordering::Relaxed));
+        assert_eq!(turns().collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2], "then any is as good");
     }
 }

@@ -42,9 +42,14 @@ impl Heard {
 }
 
 /// Does something to sasld so many times, while clients log in all the time.
-fn under_load(what: &str, times: usize, mut act: impl FnMut(&Path, &mut Sasld, usize) + Send) {
+fn under_load(
+    what: &str,
+    settings: &str,
+    times: usize,
+    mut act: impl FnMut(&Path, &mut Sasld, usize) + Send,
+) {
     let Some(dir) = private_directory() else { return };
-    let mut sasld = Sasld::start_on_kept_socket(dir.path(), "alice:{PLAIN}secret\n", "");
+    let mut sasld = Sasld::start_on_kept_socket(dir.path(), "alice:{PLAIN}secret\n", settings);
     let postfix = Postfix::start(dir.path(), sasld.socket().to_str().unwrap());
     let (heard, stop, start) = (Heard::default(), AtomicBool::new(false), Instant::now());
     std::thread::scope(|scope| {
@@ -74,28 +79,40 @@ fn under_load(what: &str, times: usize, mut act: impl FnMut(&Path, &mut Sasld, u
 
 #[test]
 fn restarts_and_kills_give_postfix_no_wrong_answer_and_no_fatal_smtpd() {
-    under_load("restarts under Postfix, every tenth a kill", count(20, 1_000), |_, sasld, round| {
-        if round % 10 == 9 {
-            sasld.kill();
-        } else {
-            sasld.stop();
-        }
-        sasld.start_again();
-    });
+    // Refusals are under way at every end.
+    let settings = "refusal_delay: 100ms\n";
+    under_load(
+        "restarts under Postfix, every tenth a kill",
+        settings,
+        count(20, 1_000),
+        |_, sasld, round| {
+            if round % 10 == 9 {
+                sasld.kill();
+            } else {
+                sasld.stop();
+            }
+            sasld.start_again();
+        },
+    );
 }
 
 #[test]
 fn reloads_give_postfix_no_wrong_answer_and_no_fatal_smtpd() {
-    under_load("reloads under Postfix, every fifth of a mistake", count(50, 10_000), |dir, sasld, round| {
-        let good = fs::read_to_string(dir.join("sasld.yaml")).unwrap().replace("refusal_dleay: 0s\n", "");
-        let (mistake, heard) = match round % 5 {
-            4 => ("refusal_dleay: 0s\n", "event=not_reloaded"),
-            _ => ("", "event=reloaded"),
-        };
-        fs::write(dir.join("new.yaml"), good + mistake).unwrap();
-        fs::rename(dir.join("new.yaml"), dir.join("sasld.yaml")).unwrap();
-        sasld.log.forget();
-        sasld.signal(Signal::SIGHUP);
-        sasld.log.wait_for(&[heard]);
-    });
+    under_load(
+        "reloads under Postfix, every fifth of a mistake",
+        "",
+        count(50, 10_000),
+        |dir, sasld, round| {
+            let good = fs::read_to_string(dir.join("sasld.yaml")).unwrap().replace("refusal_dleay: 0s\n", "");
+            let (mistake, heard) = match round % 5 {
+                4 => ("refusal_dleay: 0s\n", "event=not_reloaded"),
+                _ => ("", "event=reloaded"),
+            };
+            fs::write(dir.join("new.yaml"), good + mistake).unwrap();
+            fs::rename(dir.join("new.yaml"), dir.join("sasld.yaml")).unwrap();
+            sasld.log.forget();
+            sasld.signal(Signal::SIGHUP);
+            sasld.log.wait_for(&[heard]);
+        },
+    );
 }

@@ -50,6 +50,24 @@ fn a_cold_start_with_a_broken_configuration_runs_on_the_last_good_one_and_a_relo
 }
 
 #[test]
+fn a_start_without_its_users_replaces_no_good_copy() {
+    let place = Place::new();
+    ran(&place);
+    let users = place.path("secrets");
+    fs::rename(&users, place.path("elsewhere")).unwrap();
+    place.configure("log_level: debug\n");
+    let mut daemon = Daemon::ready(place.serve());
+    daemon.log.wait_for(&["event=last_good_not_saved", "a secrets file is not loaded"]);
+    daemon.stop();
+    fs::rename(place.path("elsewhere"), &users).unwrap();
+    fs::write(place.path("sasld.yaml"), BROKEN).unwrap();
+    let daemon = Daemon::ready(place.serve());
+    daemon.log.wait_for(&["event=last_good_configuration"]);
+    assert_eq!(log_in(&place.path("auth")), Seen::Ok);
+    assert!(!daemon.log.text().contains("level=debug"), "the copy is the first one");
+}
+
+#[test]
 fn a_configuration_that_is_gone_or_unreadable_is_no_worse_than_a_broken_one() {
     let place = Place::new();
     ran(&place);

@@ -95,6 +95,9 @@ struct SettingsArguments {
     prompts: u8,
 }
 
+/// How long a failed start lasts under systemd.
+const BEFORE_THE_NEXT: Duration = Duration::from_secs(5);
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LaneArgument {
     Ordinary,
@@ -142,6 +145,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sasld-pam: {error}");
+            if std::env::var_os("NOTIFY_SOCKET").is_some() && child.is_none() {
+                // systemd would start us again at once for whoever waits in the socket.
+                std::thread::sleep(BEFORE_THE_NEXT);
+            }
             ExitCode::from(71)
         }
     }

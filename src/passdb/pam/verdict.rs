@@ -104,6 +104,8 @@ fn failure(checked: &Checked, user: &str) -> Finding {
         (Code::ACCT_EXPIRED | Code::CRED_EXPIRED, Stage::Authenticate | Stage::Account) => {
             Refusal::AccountExpired
         }
+        // The failure of that very conversation.
+        (Code::CONV_ERR, Stage::Authenticate | Stage::Account) if *asked_more => Refusal::AskedMore,
         _ => {
             // The prompt need not be why: a directory that is out of order may have asked before it noticed.
             let hint = asked_more.then_some(ASKED_MORE);
@@ -206,10 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_too_many_makes_no_yes_and_no_refusal_of_what_is_undecided() {
+    fn a_prompt_too_many_is_a_refusal_but_of_what_is_undecided_for_another_reason() {
         let asked_more = |stage, code| said(Checked { asked_more: true, ..checked(stage, Code(code)) });
         for (code, _, authenticate, account) in documented() {
             let expected = |documented: String| match documented.as_str() {
+                _ if Code(code) == Code::CONV_ERR => "pam_asked_more".to_owned(),
                 "passdb_unavailable" | "not found" => documented,
                 _ => "pam_asked_more".to_owned(),
             };

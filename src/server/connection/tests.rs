@@ -18,7 +18,8 @@ struct Client {
     _hold: mpsc::Sender<()>,
 }
 
-fn policy() -> Policy {
+/// Every mechanism, and no rules.
+pub fn policy() -> Policy {
     Policy {
         host: "mail.example.com".to_owned(),
         names: NameRules::default(),
