@@ -35,7 +35,7 @@ pub fn reach_pam(settings: &Settings, log_level: Level) -> Entrance {
         );
         return Entrance::Socket;
     }
-    let mut starter = Starter { settings: settings.worker.clone(), log_level, process: None };
+    let mut starter = Starter { settings: settings.worker.clone(), log_level, processes: Vec::new() };
     match starter.start() {
         Ok(stream) => Entrance::Started(stream, Box::new(move || starter.start())),
         Err(reason) => {
@@ -49,16 +49,13 @@ pub fn reach_pam(settings: &Settings, log_level: Level) -> Entrance {
 struct Starter {
     settings: pam::Settings,
     log_level: Level,
-    process: Option<Child>,
+    /// Those that were started and not yet waited for. The last one may serve; the others are dying.
+    processes: Vec<Child>,
 }
 
 impl Starter {
     fn start(&mut self) -> io::Result<UnixStream> {
-        if let Some(mut old) = self.process.take() {
-            // It may hang in its end.
-            let _ = old.kill();
-            let _ = old.try_wait();
-        }
+        self.end_old_ones();
         if !Uid::effective().is_root() {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "only root can start sasld-pam"));
         }
@@ -81,8 +78,19 @@ impl Starter {
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))?;
         info!(event = "pam_started", pid = process.id(), program = %program.display());
-        self.process = Some(process);
+        self.processes.push(process);
         Ok(ours)
+    }
+
+    /// Kills what has been started before. One that hangs in its end is waited for the next time.
+    fn end_old_ones(&mut self) {
+        self.processes.retain_mut(|process| {
+            let pid = process.id();
+            if let Err(reason) = process.kill() {
+                error!(event = "pam_not_killed", pid, %reason, hint = "an old sasld-pam may still run; end it");
+            }
+            matches!(process.try_wait(), Ok(None))
+        });
     }
 }
 

@@ -168,6 +168,8 @@ pub enum Trouble {
     UserDatabase,
     /// A module changed the rights of the process, so what came after it means nothing.
     Rights,
+    /// Memory or processes ran out during the check, and PAM takes that for a wrong password.
+    Exhausted,
 }
 
 impl Exclusion {
@@ -196,6 +198,7 @@ impl Trouble {
             Self::NoService => "no_service",
             Self::UserDatabase => "user_database",
             Self::Rights => "rights",
+            Self::Exhausted => "exhausted",
         }
     }
 }
@@ -217,7 +220,8 @@ macro_rules! bytes {
 bytes!(Lane, "lane": Ordinary = 0, Express = 1);
 bytes!(Stage, "stage": Start = 0, Authenticate = 1, Account = 2);
 bytes!(Exclusion, "exclusion": UnknownUser = 0, Uid = 1, Group = 2, Shell = 3, NewName = 4);
-bytes!(Trouble, "trouble": Timeout = 0, Crashed = 1, Busy = 2, NoWorker = 3, NoService = 4, UserDatabase = 5, Rights = 6);
+bytes!(Trouble, "trouble": Timeout = 0, Crashed = 1, Busy = 2, NoWorker = 3, NoService = 4, UserDatabase = 5, Rights = 6,
+    Exhausted = 7);
 
 const HELLO: u8 = b'H';
 const READY: u8 = b'R';

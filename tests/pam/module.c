@@ -97,6 +97,8 @@ int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **ar
             close(fd);
     if (strcmp(user, "uid") == 0 && setresuid(65534, 65534, 65534) != 0)
         return PAM_SYSTEM_ERR;
+    if (strcmp(user, "gid") == 0 && setresgid(65534, 65534, 65534) != 0)
+        return PAM_SYSTEM_ERR;
     if (strcmp(user, "flood") == 0)
         for (;;)
             fprintf(stderr, "too much\n");
@@ -108,11 +110,11 @@ int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **ar
         }
         fflush(stdout);
     }
-    if (strcmp(user, "leak") == 0) {
+    if (strcmp(user, "leak-memory") == 0)
         memset(malloc(10 << 20), 1, 10 << 20);
+    if (strcmp(user, "leak-fds") == 0)
         for (int i = 0; i < 10; i++)
             (void)!dup(2);
-    }
     if (strcmp(user, "huge") == 0) {
         /* Touched, so that nobody can promise it without having it. */
         char *memory = malloc(1u << 30);

@@ -291,6 +291,19 @@ fn outcome_of_a_right_password() -> Outcome {
 }
 
 #[test]
+fn lines_that_go_on_are_read_as_libpam_reads_them() {
+    let module = module().display();
+    for stack in [
+        format!("auth \\ \t\n# why \\\n\n required {module}\naccount required {module}\n"),
+        format!("auth required {module} # \\\naccount required {module}\n"),
+        format!("auth required {module} \\ # more\naccount required \\\n{module}"),
+    ] {
+        let mut pam = PamServer::start(&stack, &["--min-uid=0"]);
+        assert_eq!(pam.ask("alice", "right"), outcome_of_a_right_password(), "{stack}");
+    }
+}
+
+#[test]
 fn a_module_that_is_not_there_is_told_by_its_code() {
     let mut pam = PamServer::start(
         "auth required pam_sasldt_nowhere.so\naccount required pam_permit.so\n",

@@ -149,7 +149,7 @@ impl Child {
 
     /// Whether it has served its time.
     pub fn is_worn_out(&self, now: Instant) -> bool {
-        self.served >= MAX_REQUESTS || now >= self.born + MAX_AGE
+        is_worn_out(self.served, now.saturating_duration_since(self.born))
     }
 
     /// Reads its standard error into the log; whether there may be more at once.
@@ -205,6 +205,10 @@ impl Child {
         dying.kill();
         dying
     }
+}
+
+fn is_worn_out(served: u32, age: Duration) -> bool {
+    served >= MAX_REQUESTS || age >= MAX_AGE
 }
 
 /// A child that has been killed and is still to be waited for.
@@ -308,5 +312,18 @@ impl Chatter {
 impl AsFd for Child {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.channel.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_hundred_requests_or_an_hour_are_enough_for_a_child() {
+        let second = Duration::from_secs(1);
+        assert!(!is_worn_out(499, 3_599 * second));
+        assert!(is_worn_out(500, second));
+        assert!(is_worn_out(0, 3_600 * second));
     }
 }

@@ -4,12 +4,13 @@
 //! - [`supervisor`] takes requests from sasld ([`client`]) and hands them to children ([`pool`], [`child`]). It runs no
 //!   module code, enforces the time, and starts children anew.
 //! - [`worker`] is what a child does, one request at a time: look at the guard rails ([`guard`]) and at the service's
-//!   file ([`stack`]), then ask PAM ([`conversation`], [`ffi`]).
+//!   file ([`stack`]), then ask PAM ([`conversation`], [`ffi`]), and whether it could answer at all ([`cgroup`]).
 //!
 //! sasld comes over a socket that systemd passes or `--listen` names, or it has started this program and holds the
 //! other end of its standard input. Logs go to standard error. Exit status: 0 after SIGTERM or when sasld is gone, 64
 //! for a wrong command line, 71 when the operating system refuses what is needed.
 
+mod cgroup;
 mod child;
 mod client;
 mod conversation;
@@ -207,12 +208,13 @@ fn supervise(
         // was started by somebody who wants to stop it from there.
         let _ = setsid();
     }
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .map_err(cannot("keep others from the memory of this process"))?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(cannot("switch core dumps off"))?;
     if let Some(name) = user {
         become_user(name)?;
     }
+    // Last: another user's id sets it anew, to fs.suid_dumpable; see prctl(2).
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(cannot("keep others from the memory of this process"))?;
     let mut arguments: Vec<_> = settings.to_arguments().into_iter().map(Into::into).collect();
     if let Some(folder) = pam_dir {
         arguments.push("--pam-dir".into());

@@ -67,10 +67,8 @@ impl Stack {
         };
         // Comments are written in all sorts of encodings, and libpam does not care.
         let text = String::from_utf8_lossy(&bytes);
-        // A line ends with a backslash when it goes on.
-        for line in text.replace("\\\n", " ").lines() {
-            let line = line.split('#').next().unwrap_or_default();
-            match parse(line) {
+        for line in logical_lines(&text) {
+            match parse(&line) {
                 Some(Line::Whole(service)) => {
                     if let Some(file) = included(file, service) {
                         self.add(&file, only, depth + 1);
@@ -140,6 +138,33 @@ impl Stack {
         }
         complaints.join("; ")
     }
+}
+
+/// The lines as libpam puts them together. A backslash at the end, blanks behind it or not, means that the line goes on,
+/// past empty lines and lines that are comments. A comment ends it. One that does not end is none; libpam then refuses
+/// the file.
+fn logical_lines(text: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for piece in text.split('\n') {
+        let piece = piece.trim_start_matches([' ', '\t']);
+        if piece.is_empty() || piece.starts_with('#') {
+            continue;
+        }
+        let (content, comment) = piece.split_once('#').map_or((piece, None), |(a, b)| (a, Some(b)));
+        let content = content.trim_end_matches([' ', '\t']);
+        match content.strip_suffix('\\') {
+            Some(content) if comment.is_none() => {
+                line.push_str(content);
+                line.push(' ');
+            }
+            Some(_) | None => {
+                line.push_str(content);
+                lines.push(std::mem::take(&mut line));
+            }
+        }
+    }
+    lines
 }
 
 /// `file`'s neighbour of this name, or another service, or the file at this absolute path.
@@ -221,6 +246,25 @@ mod tests {
         assert_eq!(found.0[0], "pam_unix.so");
         assert!(found.0[1..found.0.len() - 1].iter().all(|name| name == "pam_deny.so"));
         assert_eq!((found.0.last().unwrap().as_str(), found.1), ("pam_a.so", vec!["pam_b.so".to_owned()]));
+    }
+
+    #[test]
+    fn lines_are_put_together_as_libpam_does() {
+        for (text, expected) in [
+            ("auth required a.so\n", vec!["a.so"]),
+            // Blanks behind the backslash.
+            ("auth required \\ \t\n a.so\nauth required b.so\n", vec!["a.so", "b.so"]),
+            // A comment ends the line, with a backslash in it or before it.
+            ("auth required a.so # \\\nauth required b.so\n", vec!["a.so", "b.so"]),
+            ("# \\\nauth required a.so\n", vec!["a.so"]),
+            ("auth required a.so \\ # more\nauth required b.so\n", vec!["a.so", "b.so"]),
+            // A line that is nothing but a comment, or empty, does not.
+            ("auth \\\n# why\n\nrequired a.so\n", vec!["a.so"]),
+            // libpam refuses the file.
+            ("auth required a.so \\\n", vec![]),
+        ] {
+            assert_eq!(modules(&[("sasld", text)]).0, expected, "{text:?}");
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! A child: reads one request, runs the PAM stack, answers, and reads the next.
 //!
 //! This is where modules run. The process serves nobody else meanwhile, has no threads, an empty environment, no
-//! access to its neighbours, and can be killed at any time. Its channel is out of reach of standard input and output,
-//! which lead nowhere.
+//! access to its neighbours once they have settled in, and can be killed at any time. Its channel is out of reach of
+//! standard input and output, which lead nowhere.
 //!
 //! After each request it looks at itself: a child whose user id, groups or memory are not what they were, or that
 //! holds too many descriptors, says that this was its last answer. Anything wrong with the channel ends it; the
 //! supervisor starts another one.
 
+use crate::cgroup::Cgroup;
 use crate::conversation::Conversation;
 use crate::stack::{self, Stack};
 use crate::{ffi, guard};
@@ -32,9 +33,10 @@ use zeroize::{Zeroize, Zeroizing};
 /// room for the 24 children of the default pool with it; `docs/pam.md` has the sum.
 const MAX_RESIDENT_BYTES: u64 = 40 << 20;
 
-/// The most memory that a child can have for data; see setrlimit(2). A module that wants more gets none and should say
-/// `PAM_BUF_ERR`, and one that takes no for no answer crashes; both are no verdict. It is that much because the dearest
-/// hash worth checking, yescrypt of cost 9, takes 256 MiB for a moment.
+/// The most memory that a child can have for data, and a helper that it starts; see setrlimit(2). A module that wants more
+/// gets none and should say `PAM_BUF_ERR`, and one that takes no for no answer crashes; both are no verdict. But when
+/// `unix_chkpwd` gets none for a hash, the password is wrong, and nobody can tell. So it is that much: the dearest hash
+/// worth checking, yescrypt of cost 9, takes 256 MiB for a moment.
 const MAX_DATA_BYTES: u64 = 512 << 20;
 
 /// Who dies first when there is no memory left: a child, rather than the supervisor. See proc(5).
@@ -49,7 +51,7 @@ const ORDINARY_NICE: i32 = 10;
 /// Answers requests until the channel, which is standard input, ends.
 pub fn run(settings: &Settings, lane: Lane, folder: Option<PathBuf>) -> io::Result<()> {
     let mut channel = settle_in(lane)?;
-    let mut worker = Worker { settings, folder, baseline: Baseline::now() };
+    let mut worker = Worker { settings, folder, cgroup: Cgroup::own(), baseline: Baseline::now() };
     channel.write_all(&Ready { complaint: worker.complaint() }.encode())?;
     let mut buffer = FrameBuffer::default();
     let mut chunk = Zeroizing::new([0; MAX_FRAME_BYTES]);
@@ -74,7 +76,9 @@ fn settle_in(lane: Lane) -> io::Result<UnixStream> {
     // A group to be killed by. Not a session: where the kernel schedules by session (autogroup), our priority would count
     // for nothing beside the other children.
     let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-    // Before the files in /proc become root's. Without /proc the kernel chooses by size, which is as good a guess.
+    // Before the files in /proc become root's. That is also why everybody may read the program: a process that may not
+    // read its own is not dumpable even in the moment up to here, and could not write this. Without /proc the kernel
+    // chooses by size, which is as good a guess.
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
@@ -100,6 +104,7 @@ fn settle_in(lane: Lane) -> io::Result<UnixStream> {
 struct Worker<'a> {
     settings: &'a Settings,
     folder: Option<PathBuf>,
+    cgroup: Option<Cgroup>,
     baseline: Baseline,
 }
 
@@ -129,7 +134,17 @@ impl Worker<'_> {
             Ok(stack) => stack,
             Err(reason) => return Outcome::Undecided(Trouble::NoService, reason),
         };
+        let denials = || self.cgroup.as_ref().map(Cgroup::denials);
+        let before = denials();
         let checked = self.ask(request);
+        if checked.code == Code::AUTH_ERR
+            && let (Some(before), Some(after)) = (before, denials())
+            && let Some(setting) = after.since(before)
+        {
+            let text =
+                format!("memory or processes ran out meanwhile, so a no means nothing; raise {setting}");
+            return Outcome::Undecided(Trouble::Exhausted, text);
+        }
         if checked.code == Code::AUTH_ERR && stack.lacks_shadow() {
             let text = "pam_unix.so may not read /etc/shadow, so its no means nothing".to_owned();
             return Outcome::Undecided(Trouble::Rights, text);
@@ -262,4 +277,64 @@ fn resident_bytes() -> Option<u64> {
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = resident.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sasld::credential::Password;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// What comes of a check whose stack runs this shell command, and then says that the password is wrong.
+    fn check_while(command: &str, folder: &Path, cgroup: Option<Cgroup>) -> Outcome {
+        let script = folder.join("script");
+        fs::write(&script, command).unwrap();
+        let script = script.display();
+        let stack = format!(
+            "auth optional pam_exec.so /bin/sh {script}\nauth required pam_deny.so\naccount required pam_deny.so\n"
+        );
+        fs::write(folder.join("sasld"), stack).unwrap();
+        let settings = Settings { min_uid: 0, ..Settings::default() };
+        let folder = Some(folder.to_owned());
+        let worker = Worker { settings: &settings, folder, cgroup, baseline: Baseline::now() };
+        worker.check(&Request {
+            id: 1,
+            lane: Lane::Ordinary,
+            patience: Duration::from_secs(8),
+            user: "alice".to_owned(),
+            password: Arc::new(Password::new("s3cret")),
+            rhost: String::new(),
+            tty: "sasld".to_owned(),
+        })
+    }
+
+    #[test]
+    fn a_no_while_something_was_denied_is_no_verdict() {
+        // libpam folds capitals in a service's path.
+        let folder = tempfile::Builder::new()
+            .prefix("sasldt")
+            .rand_bytes(0)
+            .suffix(&std::process::id().to_string())
+            .tempdir()
+            .unwrap();
+        let folder = folder.path();
+        let events = folder.join("pids.events");
+        for (meanwhile, denied) in [("max 1", false), ("max 2", true)] {
+            fs::write(&events, "max 1\n").unwrap();
+            let command = format!("echo '{meanwhile}' >{}", events.display());
+            let outcome = check_while(&command, folder, Some(Cgroup::at(folder)));
+            match outcome {
+                Outcome::Undecided(Trouble::Exhausted, text) => {
+                    assert!(denied && text.ends_with("raise TasksMax="), "{text}");
+                }
+                Outcome::Checked(checked) => {
+                    assert!(!denied && checked.code == Code::AUTH_ERR, "{checked:?}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        // Without such a group nobody knows better.
+        assert!(matches!(check_while("true", folder, None), Outcome::Checked(_)));
+    }
 }

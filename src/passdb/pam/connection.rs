@@ -6,7 +6,7 @@
 //! that grows from 0.1 to 5 seconds. An answer that is overdue means that `sasld-pam` itself has stopped. A `sasld-pam`
 //! that sasld has started is started again, which needs root; without it, the socket is tried from then on.
 
-use super::{Entrance, Health, Job, Settings, Shared};
+use super::{Entrance, Health, InTime, Job, Settings, Shared};
 use crate::pam::request::{Answer, FrameBuffer, Hello, Lane, MAX_FRAME_BYTES, Outcome, Request, Trouble};
 use crate::passdb::fair_queue::Prefix;
 use crate::sasl::Name;
@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
@@ -33,7 +33,8 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 const OVERDUE: Duration = Duration::from_secs(1);
 
 /// Runs until it is aborted.
-pub(super) async fn run(shared: Arc<Shared>, settings: Settings, entrance: Entrance) {
+pub(super) async fn run(shared: Arc<Shared>, entrance: Entrance) {
+    let settings = &shared.settings;
     let (mut started, mut start) = match entrance {
         Entrance::Socket => (None, None),
         Entrance::Started(stream, start) => (Some(stream), Some(start)),
@@ -42,7 +43,7 @@ pub(super) async fn run(shared: Arc<Shared>, settings: Settings, entrance: Entra
     let mut trouble = String::new();
     loop {
         let was_started = started.is_some();
-        match connect(started.take(), &settings).await {
+        match connect(started.take(), settings).await {
             Ok(mut connection) => {
                 info!(event = "pam_connected", workers = connection.free(Lane::Ordinary));
                 trouble.clear();
@@ -240,7 +241,9 @@ impl Connection {
             }
         };
         self.on_the_way.insert(self.last_id, OnTheWay { lane, user, from, deadline, reply });
-        self.stream.write_all(&frame).await
+        // A sasld-pam that reads nothing has stopped, as one that says nothing.
+        let written = timeout_at(deadline + OVERDUE, self.stream.write_all(&frame)).await;
+        written.map_err(|_| io::Error::other("takes no request"))?
     }
 
     fn take_answers(&mut self, shared: &Shared) -> io::Result<()> {
@@ -251,7 +254,7 @@ impl Connection {
             };
             self.has_answered = true;
             if let Err(outcome) = request.reply.send(outcome) {
-                shared.lock().answered_in_vain(&request.user, request.from, &outcome);
+                shared.judge(outcome, &request.user, request.from, InTime::No);
             }
         }
         Ok(())

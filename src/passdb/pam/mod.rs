@@ -16,7 +16,6 @@ use super::Finding;
 use super::fair_queue::{FairQueue, Prefix};
 use super::trail::Passed;
 use crate::credential::Password;
-use crate::pam::code::Code;
 use crate::pam::request::{Lane, Outcome, Trouble, is_tty, is_user};
 use crate::pam::{self, MAX_PASSWORD_BYTES};
 use crate::sasl::{Name, NameRules, Outage, Question};
@@ -37,6 +36,10 @@ const QUEUE_CAPACITY: usize = 1_024;
 
 /// How many strangers are served, at most, between two guessers.
 const SERVED_BEFORE_GUESSERS: u8 = 3;
+
+/// How many others the ordinary workers serve, at most, between two known users who wait. The workers of known users may
+/// be a single one, and somebody whose check hangs keeps it.
+const SERVED_BEFORE_KNOWN: u8 = 3;
 
 /// The share of a question's time in which its check is not begun any more: the child would be killed in the middle of
 /// it, and those behind it in line would come too late for the same reason.
@@ -69,13 +72,13 @@ pub type Start = Box<dyn FnMut() -> io::Result<UnixStream> + Send>;
 
 /// See the module's head.
 pub struct Pam {
-    settings: Settings,
-    names: NameRules,
     shared: Arc<Shared>,
     connection: AbortHandle,
 }
 
 struct Shared {
+    settings: Settings,
+    names: NameRules,
     state: Mutex<State>,
     /// Milliseconds that a question may wait for its answer.
     patience: AtomicU64,
@@ -91,6 +94,8 @@ struct State {
     guessers: FairQueue<Job>,
     /// Since somebody from the guessers' queue was served.
     served_before_guessers: u8,
+    /// Since an ordinary worker served somebody from the known users' queue.
+    served_before_known: u8,
     standings: Standings,
     /// There is no connection, and will be none for a while.
     down: bool,
@@ -125,6 +130,14 @@ struct Job {
     reply: oneshot::Sender<Outcome>,
 }
 
+/// Whether somebody still waited for an answer when it came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum InTime {
+    Yes,
+    /// He gave up, or it is too late; it has kept a worker all the same.
+    No,
+}
+
 impl Pam {
     /// Begins to connect; questions without an answer after `deadline` have no verdict. Needs a runtime's context, and
     /// the connection lives there.
@@ -135,22 +148,23 @@ impl Pam {
             strangers: FairQueue::new(QUEUE_CAPACITY),
             guessers: FairQueue::new(QUEUE_CAPACITY),
             served_before_guessers: 0,
+            served_before_known: 0,
             standings: Standings::default(),
             down: false,
             health: Health::default(),
         };
         let patience = AtomicU64::new(millis(deadline));
         let started = AtomicBool::new(matches!(entrance, Entrance::Started(..)));
-        let shared = Arc::new(Shared { state: Mutex::new(state), patience, wake: Notify::new(), started });
-        let task = connection::run(Arc::clone(&shared), settings.clone(), entrance);
-        let connection = tokio::spawn(task).abort_handle();
-        Self { settings, names, shared, connection }
+        let state = Mutex::new(state);
+        let shared = Arc::new(Shared { settings, names, state, patience, wake: Notify::new(), started });
+        let connection = tokio::spawn(connection::run(Arc::clone(&shared), entrance)).abort_handle();
+        Self { shared, connection }
     }
 
     /// What the configuration says about it.
     #[must_use]
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.shared.settings
     }
 
     /// How it is now.
@@ -164,13 +178,13 @@ impl Pam {
     /// Whether this is the passdb for these settings and rules.
     #[must_use]
     pub fn is(&self, settings: &Settings, names: &NameRules) -> bool {
-        self.settings == *settings && self.names == *names
+        self.shared.settings == *settings && self.shared.names == *names
     }
 
     /// Whether it cannot be replaced by one with these settings while we run: its `sasld-pam` would be gone for good.
     #[must_use]
     pub fn must_stay(&self, settings: &Settings) -> bool {
-        self.shared.started.load(Ordering::Relaxed) && self.settings.socket == settings.socket
+        self.shared.started.load(Ordering::Relaxed) && self.shared.settings.socket == settings.socket
     }
 
     /// Changes the time after which a question has no verdict.
@@ -191,21 +205,10 @@ impl Pam {
             return Finding::Passed(Passed::Password);
         }
         let prefix = Prefix::from(origin.remote);
-        let outcome = match self.ask(name, password, origin, prefix, now).await {
-            Ok(outcome) => outcome,
-            Err(outage) => return Finding::Out(outage),
-        };
-        if let Outcome::Undecided(Trouble::Timeout | Trouble::Crashed, _) = &outcome {
-            self.shared.lock().standings.kept_a_worker(prefix, now);
+        match self.ask(name, password, origin, prefix, now).await {
+            Ok(outcome) => self.shared.judge(outcome, name, (prefix, now), InTime::Yes),
+            Err(outage) => Finding::Out(outage),
         }
-        let finding = verdict::finding(outcome, name, &self.settings, &self.names);
-        match &finding {
-            finding if verdict::is_yes(finding) => self.shared.lock().standings.logged_in(name, prefix, now),
-            Finding::Found(_) => self.shared.lock().standings.refused(name, prefix, now),
-            // Cost no hash, and may be right for the next passdb; or says nothing.
-            Finding::Closed(..) | Finding::NotFound | Finding::Passed(_) | Finding::Out(_) => {}
-        }
-        finding
     }
 
     /// Waits for its turn and for the answer.
@@ -261,6 +264,34 @@ impl Shared {
         // Nothing that can panic runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// What an answer means, and what is remembered of it.
+    fn judge(
+        &self,
+        outcome: Outcome,
+        user: &Name,
+        (prefix, asked): (Prefix, Moment),
+        in_time: InTime,
+    ) -> Finding {
+        let trouble = if let Outcome::Undecided(trouble, _) = &outcome { Some(*trouble) } else { None };
+        let finding = verdict::finding(outcome, user, &self.settings, &self.names);
+        let standings = &mut self.lock().standings;
+        match &finding {
+            finding if verdict::is_yes(finding) => {
+                if in_time == InTime::Yes {
+                    standings.logged_in(user, prefix, asked);
+                }
+            }
+            Finding::Found(_) => standings.refused(user, prefix, asked),
+            // Cost no hash, and may be right for the next passdb; or says nothing.
+            Finding::Closed(..) | Finding::NotFound | Finding::Passed(_) | Finding::Out(_) => {
+                if let Some(trouble) = trouble {
+                    standings.came_to_grief(trouble, user, prefix, asked);
+                }
+            }
+        }
+        finding
+    }
 }
 
 impl State {
@@ -272,14 +303,42 @@ impl State {
         }
     }
 
-    /// The next job for a worker of this lane, for which somebody still waits. An ordinary worker without work serves
-    /// known users, never the other way round.
+    /// The next job for a worker of this lane. Ordinary workers help out with known users, never the other way round.
     fn next(&mut self, lane: Lane) -> Option<Job> {
+        if lane == Lane::Express {
+            return self.take(Standing::Known);
+        }
+        if self.served_before_known < SERVED_BEFORE_KNOWN
+            && let Some(job) = self.next_stranger()
+        {
+            self.served_before_known += 1;
+            return Some(job);
+        }
+        let Some(job) = self.take(Standing::Known) else {
+            // Whoever of them comes next has the next turn.
+            return self.next_stranger();
+        };
+        self.served_before_known = 0;
+        Some(job)
+    }
+
+    /// Guessers come last, but they do come: somebody behind the same address may be honest.
+    fn next_stranger(&mut self) -> Option<Job> {
+        if self.served_before_guessers < SERVED_BEFORE_GUESSERS
+            && let Some(job) = self.take(Standing::Stranger)
+        {
+            self.served_before_guessers += 1;
+            return Some(job);
+        }
+        let job = self.take(Standing::Guesser).or_else(|| self.take(Standing::Stranger))?;
+        self.served_before_guessers = 0;
+        Some(job)
+    }
+
+    /// The next job of this queue for which somebody still waits and there is time.
+    fn take(&mut self, standing: Standing) -> Option<Job> {
         loop {
-            let job = match lane {
-                Lane::Express => self.known.pop(),
-                Lane::Ordinary => self.next_stranger().or_else(|| self.known.pop()),
-            }?;
+            let job = self.queue(standing).pop()?;
             if job.reply.is_closed() {
                 continue;
             }
@@ -287,30 +346,6 @@ impl State {
                 return Some(job);
             }
             job.give_up(Trouble::Busy);
-        }
-    }
-
-    /// Guessers come last, but they do come: somebody behind the same address may be honest.
-    fn next_stranger(&mut self) -> Option<Job> {
-        if self.served_before_guessers < SERVED_BEFORE_GUESSERS
-            && let Some(job) = self.strangers.pop()
-        {
-            self.served_before_guessers += 1;
-            return Some(job);
-        }
-        self.served_before_guessers = 0;
-        self.guessers.pop().or_else(|| self.strangers.pop())
-    }
-
-    /// There is an answer, and nobody waits for it: he gave up, or it is too late. It has kept a worker.
-    fn answered_in_vain(&mut self, user: &Name, (prefix, asked): (Prefix, Moment), outcome: &Outcome) {
-        match outcome {
-            Outcome::Checked(checked) if checked.code == Code::SUCCESS => {}
-            Outcome::Checked(_) => self.standings.refused(user, prefix, asked),
-            Outcome::Undecided(Trouble::Timeout | Trouble::Crashed, _) => {
-                self.standings.kept_a_worker(prefix, asked);
-            }
-            Outcome::Excluded(_) | Outcome::Undecided(..) => {}
         }
     }
 

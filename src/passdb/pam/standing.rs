@@ -4,12 +4,14 @@
 //! come lately before one that guesses. So somebody who logs in from a new place waits for nobody but others like him.
 //!
 //! What costs a worker as much as a wrong password counts like one: an attempt that nobody waited for to the end, that
-//! took too long, or that a worker did not survive. And who is refused [`STRIKES`] times in a row is known no longer:
-//! somebody with one account could otherwise keep the workers of those who are.
+//! took too long, or that a worker did not survive. And who is refused [`STRIKES`] times in a row is known no longer,
+//! and neither is he whose checks took too long twice: somebody with one account could otherwise keep the workers of
+//! those who are.
 //!
 //! Nothing but keyed hashes of names and networks is kept, and of passwords nothing at all; it lives in memory and is
 //! gone at the end of the process.
 
+use crate::pam::request::Trouble;
 use crate::passdb::fair_queue::Prefix;
 use crate::sasl::Name;
 use crate::session::Moment;
@@ -25,8 +27,16 @@ const REFUSAL_AGE: Duration = Duration::from_secs(600);
 /// hand that mistypes gets it right by then; a program with an old password does not, and has no need to be fast.
 const STRIKES: u8 = 5;
 
+/// What a check that takes too long counts for. It keeps a worker a hundred times as long as a refusal, and may be the
+/// stack's fault: the second one is the last.
+const TIMEOUT_STRIKES: u8 = 3;
+
 /// Things in one generation; two generations take some 2 MiB.
 const GENERATION: usize = 50_000;
+
+/// Networks of one user in one generation: more than anybody logs in from in a week, but for those who want to push out
+/// what is remembered of others.
+const MAX_NETWORKS: u8 = 64;
 
 /// Most users whose refusals are counted: those who can be known.
 const MAX_STRUCK: usize = 2 * GENERATION;
@@ -79,7 +89,8 @@ impl Standings {
         // Without an address everybody could have been it.
         if prefix != Prefix::Unknown {
             let login = self.hash((name, prefix));
-            self.logins.insert(login, now);
+            let owner = self.hash(name);
+            self.logins.insert_for(owner, login, now);
             self.strikes.remove(&login);
         }
     }
@@ -87,6 +98,32 @@ impl Standings {
     /// A login was refused, or nobody waited for its end.
     pub fn refused(&mut self, name: &Name, prefix: Prefix, now: Moment) {
         self.kept_a_worker(prefix, now);
+        self.strike(1, name, prefix, now);
+    }
+
+    /// A login has no verdict. What it cost a worker may be the stack's fault, so a crash costs nobody his good name.
+    pub fn came_to_grief(&mut self, trouble: Trouble, name: &Name, prefix: Prefix, now: Moment) {
+        match trouble {
+            Trouble::Timeout => {
+                self.kept_a_worker(prefix, now);
+                self.strike(TIMEOUT_STRIKES, name, prefix, now);
+            }
+            Trouble::Crashed => self.kept_a_worker(prefix, now),
+            Trouble::Busy
+            | Trouble::NoWorker
+            | Trouble::NoService
+            | Trouble::UserDatabase
+            | Trouble::Rights
+            | Trouble::Exhausted => {}
+        }
+    }
+
+    fn kept_a_worker(&mut self, prefix: Prefix, now: Moment) {
+        let network = self.hash(prefix);
+        self.refusals.insert(network, now);
+    }
+
+    fn strike(&mut self, count: u8, name: &Name, prefix: Prefix, now: Moment) {
         let login = self.hash((name, prefix));
         if !self.logins.contains(login, now) {
             return;
@@ -96,17 +133,11 @@ impl Standings {
             self.strikes.clear();
         }
         let strikes = self.strikes.entry(login).or_default();
-        *strikes += 1;
+        *strikes += count;
         if *strikes >= STRIKES {
             self.strikes.remove(&login);
             self.logins.remove(login);
         }
-    }
-
-    /// A login took too long, or its worker died. That can be the stack's fault, so it costs nobody his good name.
-    pub fn kept_a_worker(&mut self, prefix: Prefix, now: Moment) {
-        let network = self.hash(prefix);
-        self.refusals.insert(network, now);
     }
 
     fn hash(&self, value: impl Hash) -> u64 {
@@ -119,18 +150,30 @@ impl Standings {
 struct Recent {
     young: HashSet<u64>,
     old: HashSet<u64>,
+    /// How much of the young one belongs to whom.
+    owned: HashMap<u64, u8>,
     since: Moment,
     age: Duration,
 }
 
 impl Recent {
     fn new(age: Duration) -> Self {
-        Self { young: HashSet::new(), old: HashSet::new(), since: Moment(Duration::ZERO), age }
+        let (young, old, owned) = (HashSet::new(), HashSet::new(), HashMap::new());
+        Self { young, old, owned, since: Moment(Duration::ZERO), age }
     }
 
     fn insert(&mut self, hash: u64, now: Moment) {
         self.forget(now);
         self.young.insert(hash);
+    }
+
+    /// As [`insert`](Self::insert), unless the owner has had his share.
+    fn insert_for(&mut self, owner: u64, hash: u64, now: Moment) {
+        self.forget(now);
+        let owned = self.owned.entry(owner).or_default();
+        if *owned < MAX_NETWORKS && self.young.insert(hash) {
+            *owned += 1;
+        }
     }
 
     fn remove(&mut self, hash: u64) {
@@ -149,6 +192,7 @@ impl Recent {
         }
         if now >= self.since + self.age || self.young.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
+            self.owned.clear();
             self.since = now;
         }
     }
@@ -194,14 +238,30 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_a_worker_counts_for_the_network_and_against_nobodys_name() {
+    fn what_a_worker_dies_of_counts_for_the_network_and_against_nobodys_name() {
         let mut standings = Standings::default();
         standings.logged_in(&name("alice"), HOME, at(0));
         for _ in 0..2 * STRIKES {
-            standings.kept_a_worker(HOME, at(0));
+            standings.came_to_grief(Trouble::Crashed, &name("alice"), HOME, at(0));
         }
         assert_eq!(standings.of(&name("alice"), HOME, at(1)), Standing::Known);
         assert_eq!(standings.of(&name("bob"), HOME, at(1)), Standing::Guesser);
+    }
+
+    #[test]
+    fn whose_checks_take_too_long_twice_is_known_no_longer_until_his_next_login() {
+        let mut standings = Standings::default();
+        for seconds in [0, 10] {
+            // A login between them is a new beginning.
+            standings.logged_in(&name("alice"), HOME, at(seconds));
+            standings.came_to_grief(Trouble::Timeout, &name("alice"), HOME, at(seconds));
+            assert_eq!(standings.of(&name("alice"), HOME, at(seconds)), Standing::Known);
+        }
+        assert_eq!(standings.of(&name("bob"), HOME, at(11)), Standing::Guesser);
+        standings.came_to_grief(Trouble::Timeout, &name("alice"), HOME, at(12));
+        assert_eq!(standings.of(&name("alice"), HOME, at(12)), Standing::Guesser);
+        standings.logged_in(&name("alice"), HOME, at(13));
+        assert_eq!(standings.of(&name("alice"), HOME, at(13)), Standing::Known);
     }
 
     #[test]
@@ -235,6 +295,26 @@ mod tests {
         assert_eq!(standings.of(&name("alice"), HOME, at(15 * DAY)), Standing::Stranger);
         assert_eq!(standings.of(&name("bob"), HOME, at(15 * DAY)), Standing::Known);
         assert_eq!(standings.of(&name("bob"), HOME, at(40 * DAY)), Standing::Stranger);
+    }
+
+    #[test]
+    fn one_user_with_many_networks_pushes_nobody_out() {
+        let mut standings = Standings::default();
+        standings.logged_in(&name("alice"), HOME, at(DAY));
+        let network = |number: usize| {
+            let [.., a, b, c] = number.to_be_bytes();
+            Prefix::V6([0x20, 0x01, 0x0d, 0xb8, 0, a, b, c])
+        };
+        for number in 0..2 * GENERATION {
+            standings.logged_in(&name("bob"), network(number), at(DAY));
+        }
+        assert_eq!(standings.logins.young.len(), 1 + usize::from(MAX_NETWORKS));
+        assert_eq!(standings.of(&name("alice"), HOME, at(DAY)), Standing::Known);
+        assert_eq!(standings.of(&name("bob"), network(0), at(DAY)), Standing::Known);
+        assert_eq!(standings.of(&name("bob"), network(64), at(DAY)), Standing::Stranger);
+        // The next week he has a new share.
+        standings.logged_in(&name("bob"), network(64), at(8 * DAY));
+        assert_eq!(standings.of(&name("bob"), network(64), at(8 * DAY)), Standing::Known);
     }
 
     #[test]

@@ -147,6 +147,31 @@ async fn networks_that_guess_wait_behind_those_that_do_not_but_not_for_ever() {
     assert_eq!(served.iter().collect::<String>(), "abbbabbba");
 }
 
+#[tokio::test(start_paused = true)]
+async fn those_who_have_gone_take_nobodys_turn() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let guess = ask(&pam, "alice");
+    let request = fake.request().await.unwrap();
+    fake.answer(&request, Code::AUTH_ERR).await;
+    guess.await.unwrap();
+    let _busy = ask_from(&pam, "bob", b"s3cret", "198.51.100.1");
+    let mut request = fake.request().await.unwrap();
+    let strangers: Vec<_> =
+        (0..8).map(|from| ask_from(&pam, "bob", b"s3cret", &format!("203.0.113.{from}"))).collect();
+    let _again = ask(&pam, "alice");
+    settle().await;
+    strangers[..4].iter().for_each(JoinHandle::abort);
+    settle().await;
+    let mut served = String::new();
+    for _ in 0..5 {
+        fake.answer(&request, Code::AUTH_ERR).await;
+        request = fake.request().await.unwrap();
+        served.push(if request.user == "bob" { 'b' } else { 'a' });
+    }
+    // The two before them count, and the four who have gone do not.
+    assert_eq!(served, "babbb");
+}
+
 /// How alice would be served, from where `ask` asks.
 fn standing(pam: &Pam, user: &str) -> Standing {
     let name = NameRules::default().canonical(user.as_bytes()).unwrap();
@@ -169,7 +194,14 @@ async fn an_attempt_that_keeps_a_worker_counts_like_a_refusal_even_if_nobody_wai
         assert_eq!(standing(&pam, "alice"), Standing::Guesser);
     }
     // He goes away before the answer comes.
-    for (code, expected) in [(Code::AUTH_ERR, Standing::Guesser), (Code::SUCCESS, Standing::Stranger)] {
+    for (code, expected) in [
+        (Code::AUTH_ERR, Standing::Guesser),
+        (Code::SUCCESS, Standing::Stranger),
+        // No refusals, so they are none either when nobody waits.
+        (Code::USER_UNKNOWN, Standing::Stranger),
+        (Code::AUTHINFO_UNAVAIL, Standing::Stranger),
+        (Code::BUF_ERR, Standing::Stranger),
+    ] {
         let (pam, mut fake, _place) = both(1, 1).await;
         let asked = ask(&pam, "alice");
         let request = fake.request().await.unwrap();
@@ -223,6 +255,65 @@ async fn a_known_user_who_is_refused_again_and_again_leaves_the_express_lane() {
     }
     assert_eq!(lanes[..6], [&[Lane::Ordinary][..], &[Lane::Express; 5]].concat());
     assert_eq!(lanes[6], Lane::Ordinary);
+}
+
+/// Logs in, so that they are known.
+async fn make_known(pam: &Arc<Pam>, fake: &mut Fake, users: &[(&str, &str)]) {
+    for (user, address) in users {
+        let asked = ask_from(pam, user, b"s3cret", address);
+        let request = fake.request().await.unwrap();
+        fake.answer(&request, Code::SUCCESS).await;
+        assert!(verdict::is_yes(&asked.await.unwrap()));
+    }
+}
+
+fn flood(pam: &Arc<Pam>) -> Vec<JoinHandle<Finding>> {
+    (0..50).map(|from| ask_from(pam, "bob", b"guess", &format!("203.0.113.{from}"))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_known_user_whose_check_hangs_keeps_no_other_one_waiting_behind_a_flood() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    make_known(&pam, &mut fake, &[("hang", "198.51.100.1"), ("alice", "192.0.2.7")]).await;
+    let _hangs = ask_from(&pam, "hang", b"s3cret", "198.51.100.1");
+    assert_eq!(fake.request().await.unwrap().lane, Lane::Express);
+    let _flood = flood(&pam);
+    let mut request = fake.request().await.unwrap();
+    for _ in 0..10 {
+        // The turn of known users is not lost while there are none.
+        fake.answer(&request, Code::AUTH_ERR).await;
+        request = fake.request().await.unwrap();
+        assert_eq!((request.lane, request.user.as_str()), (Lane::Ordinary, "bob"));
+    }
+    let _both = [ask(&pam, "alice"), ask(&pam, "alice")];
+    settle().await;
+    let mut served = String::new();
+    for _ in 0..6 {
+        fake.answer(&request, Code::AUTH_ERR).await;
+        request = fake.request().await.unwrap();
+        served.push(if request.user == "alice" { 'a' } else { 'b' });
+    }
+    assert_eq!(served, "abbbab");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_checks_that_take_too_long_end_the_precedence_of_a_known_user() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    make_known(&pam, &mut fake, &[("alice", "192.0.2.7")]).await;
+    for (abandoned, expected) in [(true, Standing::Known), (false, Standing::Guesser)] {
+        let asked = ask(&pam, "alice");
+        let request = fake.request().await.unwrap();
+        assert_eq!(request.lane, Lane::Express);
+        if abandoned {
+            asked.abort();
+            settle().await;
+        }
+        let outcome = Outcome::Undecided(Trouble::Timeout, String::new());
+        fake.send(Answer { id: request.id, outcome, last: false }).await;
+        settle().await;
+        assert!(asked.is_finished());
+        assert_eq!(standing(&pam, "alice"), expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -288,6 +379,21 @@ async fn a_lost_connection_costs_what_was_on_the_way_and_is_made_again() {
     assert_eq!(request.user, "bob");
     fake.answer(&request, Code::SUCCESS).await;
     assert!(verdict::is_yes(&waits.await.unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_reads_nothing_is_left_when_its_answer_is_overdue() {
+    let (pam, _fake, place) = both(1_000, 1).await;
+    // More than its socket holds.
+    let asked: Vec<_> = (0..800).map(|_| ask_from(&pam, "alice", &[b'x'; 511], "192.0.2.7")).collect();
+    pass(8_999).await;
+    assert!(place.nobody_comes().await);
+    for asked in asked {
+        assert!(matches!(asked.await.unwrap(), Finding::Out(Outage::Deadline)));
+    }
+    pass(1).await;
+    pass(100).await;
+    assert!(!place.nobody_comes().await);
 }
 
 #[tokio::test(start_paused = true)]

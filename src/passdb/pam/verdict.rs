@@ -43,7 +43,8 @@ pub fn finding(outcome: Outcome, name: &Name, settings: &Settings, names: &NameR
                 | Trouble::NoWorker
                 | Trouble::NoService
                 | Trouble::UserDatabase
-                | Trouble::Rights => Outage::Passdb,
+                | Trouble::Rights
+                | Trouble::Exhausted => Outage::Passdb,
             })
         }
     }
@@ -241,6 +242,7 @@ mod tests {
             (Trouble::NoService, "passdb_unavailable"),
             (Trouble::UserDatabase, "passdb_unavailable"),
             (Trouble::Rights, "passdb_unavailable"),
+            (Trouble::Exhausted, "passdb_unavailable"),
         ] {
             assert_eq!(said_to(Outcome::Undecided(trouble, String::new()), false), why);
         }
