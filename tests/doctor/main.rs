@@ -71,3 +71,38 @@ END
         .shell("until grep -q 'event=auth .*mech=CRAM-MD5' $SITE/door.log; do :; done; cat $SITE/door.log");
     assert!(!asked.out.contains("mech=PLAIN") && !asked.out.contains("mech=LOGIN"), "{}", asked.out);
 }
+
+#[test]
+fn a_door_for_a_device_is_no_warning_for_users() {
+    let Some(mut site) = Site::working() else { return };
+    let script = "set -e
+        mkdir $SITE/conf.d
+        echo 'services: {smtp: {mechanisms: [PLAIN, LOGIN]}, scanner: {mechanisms: [CRAM-MD5]}}' >$SITE/conf.d/50-services.yaml
+        kill -HUP $PID
+        echo secret | sasld user add bob --scheme ARGON2ID --file $SITE/secrets --password-stdin
+        postconf -c $ETC -M '2525/inet=2525 inet n - y - - smtpd'
+        postconf -c $ETC -P 2525/inet/smtpd_sasl_auth_enable=yes 2525/inet/smtpd_sasl_service=scanner";
+    let laid_out = site.shell(&site.with_paths(script));
+    assert_eq!(laid_out.exit, 0, "{laid_out:?}");
+    site.age();
+    let root = site.path().join("root");
+    let doctor = ["doctor", "--root", root.to_str().unwrap()];
+    let report = site.sasld(&doctor);
+    assert!(report.out.contains("\nok        verifiers "), "{}", report.out);
+    // A door that users take as well is another matter.
+    let opened = site.shell("postconf -c $ETC -P submission/inet/smtpd_sasl_service=scanner");
+    assert_eq!(opened.exit, 0, "{opened:?}");
+    site.age();
+    let report = site.sasld(&doctor);
+    assert!(report.out.contains("\nwarning   verifiers "), "{}", report.out);
+}
+
+#[test]
+fn a_terminal_has_colours_unless_it_wants_none() {
+    let Some(site) = Site::working() else { return };
+    let doctor = "sasld doctor --config $SITE/sasld.yaml --postfix-config $ETC --root $ROOT";
+    let coloured = site.terminal(doctor, &[]);
+    assert!(coloured.out.contains("\x1b[") && coloured.out.contains(" errors, "), "{coloured:?}");
+    let plain = site.terminal(&format!("NO_COLOR=1 {doctor}"), &[]);
+    assert!(!plain.out.contains('\x1b') && plain.out.contains(" errors, "), "{plain:?}");
+}

@@ -137,6 +137,22 @@ impl Facts {
         self.config.as_ref().is_ok_and(|config| config.mechanisms.contains(&mechanism))
     }
 
+    /// Whether users meet a mechanism, by the rules of the services that Postfix names. One that has nothing else is a
+    /// door for devices, as long as there is another.
+    pub fn users_meet(&self, mechanism: Mechanism) -> bool {
+        let Ok(config) = &self.config else { return false };
+        let rules = |(_, service): (&Instance, &Service)| {
+            let own = config.services.get(service.get("smtpd_sasl_service"));
+            own.map_or(&config.mechanisms, |own| &own.mechanisms)
+        };
+        let mut doors: Vec<_> = self.services().map(rules).collect();
+        if doors.is_empty() {
+            doors.push(&config.mechanisms);
+        }
+        doors.iter().any(|door| door.contains(&mechanism) && door.len() > 1)
+            || doors.iter().all(|door| door.contains(&mechanism))
+    }
+
     /// The settings of PAM, if it is asked.
     pub fn pam(&self) -> Option<&crate::passdb::pam::Settings> {
         self.config.as_ref().ok()?.passdbs.iter().find_map(|passdb| match passdb {
@@ -215,6 +231,15 @@ impl Facts {
             }
             Some(units) if units.has("sasld.service") => "systemctl enable --now sasld.service".to_owned(),
             _ => format!("{} &", self.sasld("serve")),
+        }
+    }
+
+    /// The command that ends a sasld that hangs, and starts it.
+    pub fn restart_sasld(&self) -> String {
+        match (&self.units, self.daemon()) {
+            (Some(units), _) if units.has("sasld.service") => "systemctl restart sasld.service".to_owned(),
+            (_, Some(pid)) => format!("kill -KILL {pid}; sleep 1; {}", self.start_sasld()),
+            (_, None) => self.start_sasld(),
         }
     }
 

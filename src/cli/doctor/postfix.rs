@@ -292,15 +292,20 @@ impl Instance {
     /// Key and certificate of [`new_certificate`](Self::new_certificate): names that nothing has yet, for openssl would
     /// write over somebody's key.
     pub fn new_certificate_files(&self) -> [String; 2] {
-        let named = |number: u32| {
-            let number = if number == 1 { String::new() } else { format!("-{number}") };
-            ["key", "cert"].map(|what| self.directory.join(format!("tls-{what}{number}.pem")))
-        };
-        let mut number = 1;
-        while named(number).iter().any(|file| file.symlink_metadata().is_ok()) {
-            number += 1;
-        }
-        named(number).map(|file| file.display().to_string())
+        let named =
+            |number: u32| ["key", "cert"].map(|what| self.numbered(&format!("tls-{what}"), number, ".pem"));
+        unused(named).map(|file| file.display().to_string())
+    }
+
+    /// A file beside main.cf with this name, or with a number in it if there is one.
+    pub fn new_file(&self, stem: &str, extension: &str) -> String {
+        let [file] = unused(|number| [self.numbered(stem, number, extension)]);
+        file.display().to_string()
+    }
+
+    fn numbered(&self, stem: &str, number: u32, extension: &str) -> PathBuf {
+        let number = if number == 1 { String::new() } else { format!("-{number}") };
+        self.directory.join(format!("{stem}{number}{extension}"))
     }
 
     /// The same command, and afterwards a running Postfix looks at its files.
@@ -415,6 +420,15 @@ pub fn list(value: &str) -> Vec<&str> {
         depth == 0 && (c == ',' || BLANKS.contains(&c))
     };
     value.split(separates).filter(|element| !element.is_empty()).collect()
+}
+
+/// The first of these that nothing has.
+fn unused<const N: usize>(named: impl Fn(u32) -> [PathBuf; N]) -> [PathBuf; N] {
+    let mut number = 1;
+    while named(number).iter().any(|file| file.symlink_metadata().is_ok()) {
+        number += 1;
+    }
+    named(number)
 }
 
 /// `name = value` lines.

@@ -6,6 +6,7 @@
 use crate::cli::doctor::facts::Facts;
 use crate::cli::doctor::finding::Finding;
 use crate::cli::doctor::postfix::{Instance, Service, list};
+use crate::cli::doctor::shell::quote;
 use ipnet::IpNet;
 
 const PERMIT: &str = "permit_sasl_authenticated";
@@ -16,9 +17,15 @@ const SENDER: &str = "smtpd_sender_restrictions";
 pub(in crate::cli) const LISTS: [&str; 5] =
     [RELAY, RECIPIENT, SENDER, "smtpd_client_restrictions", "smtpd_helo_restrictions"];
 
-/// What keeps mail for other servers out.
-const STOPS: [&str; 5] =
-    ["reject", "defer", "reject_unauth_destination", "defer_unauth_destination", "check_relay_domains"];
+/// What keeps mail for other servers out. smtpd insists on one of them.
+const STOPS: [&str; 6] = [
+    "reject",
+    "defer",
+    "defer_if_permit",
+    "reject_unauth_destination",
+    "defer_unauth_destination",
+    "check_relay_domains",
+];
 
 /// What home connections often fail.
 const SUSPICIONS: [&str; 9] = [
@@ -33,12 +40,13 @@ const SUSPICIONS: [&str; 9] = [
     "reject_unknown_client",
 ];
 
-const MISMATCHES: [&str; 4] = [
-    "reject_sender_login_mismatch",
-    "reject_authenticated_sender_login_mismatch",
-    "reject_known_sender_login_mismatch",
-    "reject_unauthenticated_sender_login_mismatch",
-];
+const MISMATCH: &str = "reject_sender_login_mismatch";
+const USER_MISMATCH: &str = "reject_authenticated_sender_login_mismatch";
+/// What holds users who have logged in to their own addresses.
+const MISMATCHES: [&str; 3] = [MISMATCH, USER_MISMATCH, "reject_known_sender_login_mismatch"];
+
+/// Whatever the next restriction says is only logged.
+const WARN: &str = "warn_if_reject";
 
 pub fn permit(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -65,10 +73,21 @@ pub fn permit(facts: &Facts) -> Vec<Finding> {
 
 /// What could refuse somebody who has logged in: something final, or a suspicion about his address.
 fn obstacle<'a>(elements: &[&'a str]) -> Option<(&'a str, bool)> {
-    let permitted = elements.iter().position(|element| matches!(*element, PERMIT | "permit"));
-    let before = &elements[..permitted.unwrap_or(elements.len())];
+    let before: Vec<&str> = in_force(for_users(elements)).map(|(_, element)| element).collect();
     let first = |list: &[&str]| before.iter().copied().find(|element| list.contains(element));
     first(&STOPS).map(|stop| (stop, true)).or_else(|| first(&SUSPICIONS).map(|suspicion| (suspicion, false)))
+}
+
+/// What of a list somebody meets who has logged in.
+fn for_users<'a, 'b>(elements: &'b [&'a str]) -> &'b [&'a str] {
+    let permitted = elements.iter().position(|element| matches!(*element, PERMIT | "permit"));
+    &elements[..permitted.unwrap_or(elements.len())]
+}
+
+/// What of a list is more than a warning, with its place.
+fn in_force<'a>(elements: &[&'a str]) -> impl Iterator<Item = (usize, &'a str)> {
+    let warned = |at: usize| at > 0 && elements[at - 1] == WARN;
+    elements.iter().copied().enumerate().filter(move |(at, _)| !warned(*at))
 }
 
 /// Whether a list could refuse somebody who has logged in.
@@ -76,13 +95,38 @@ pub(in crate::cli) fn refuses_users(elements: &[&str]) -> bool {
     obstacle(elements).is_some()
 }
 
-/// The list with the permission where it counts: before everything that could refuse.
+/// The list with the permission where it counts: before everything that could refuse. What holds users to their own
+/// addresses now still does so: it comes before the permission.
 pub(in crate::cli) fn permitting(elements: &[&str]) -> String {
-    let mut list: Vec<&str> = elements.iter().copied().filter(|element| *element != PERMIT).collect();
-    let refusing = |element: &&str| STOPS.contains(element) || SUSPICIONS.contains(element);
-    let at = list.iter().position(refusing).unwrap_or(list.len());
-    list.insert(at, PERMIT);
+    let mut list = without(elements, &[PERMIT]);
+    let refusing = |(_, element): &(usize, &str)| STOPS.contains(element) || SUSPICIONS.contains(element);
+    let at = in_force(&list).find(refusing).map_or(list.len(), |(at, _)| at);
+    let met: Vec<&str> = in_force(for_users(elements)).map(|(_, element)| element).collect();
+    let passed: Vec<&str> = in_force(&list[at..]).map(|(_, element)| element).collect();
+    let mut first: Vec<&str> = Vec::new();
+    for check in MISMATCHES.into_iter().filter(|check| met.contains(check) && passed.contains(check)) {
+        match check {
+            // It stays where it is for strangers, too.
+            MISMATCH => first.push(USER_MISMATCH),
+            _ => {
+                list = without(&list, &[check]);
+                first.push(check);
+            }
+        }
+    }
+    first.dedup();
+    first.push(PERMIT);
+    list.splice(at..at, first);
     list.join(", ")
+}
+
+/// The list without these restrictions, and without what would only warn of them.
+fn without<'a>(elements: &[&'a str], unwanted: &[&str]) -> Vec<&'a str> {
+    let goes = |at: usize| {
+        elements.get(at).is_some_and(|element| unwanted.contains(element))
+            || elements[at] == WARN && elements.get(at + 1).is_some_and(|next| unwanted.contains(next))
+    };
+    elements.iter().copied().enumerate().filter(|(at, _)| !goes(*at)).map(|(_, element)| element).collect()
 }
 
 pub fn open_relay(facts: &Facts) -> Vec<Finding> {
@@ -96,6 +140,21 @@ pub fn open_relay(facts: &Facts) -> Vec<Finding> {
             }
             let trusted = list(service.get(RELAY)).contains(&"permit_mynetworks")
                 || list(service.get(RECIPIENT)).contains(&"permit_mynetworks");
+            let has_stop =
+                |name: &str| in_force(&list(service.get(name))).any(|(_, element)| STOPS.contains(&element));
+            if !has_stop(RELAY) && !has_stop(RECIPIENT) {
+                findings.push(
+                    Finding::error(format!("neither {RELAY} nor {RECIPIENT} says what keeps strangers out"))
+                        .at(facts.at(instance, Some(service)))
+                        .why(
+                            "smtpd takes no mail from anybody then: it ends with \"fatal: in parameter \
+                             smtpd_relay_restrictions or smtpd_recipient_restrictions, specify at least one working \
+                             instance of: …\".",
+                        )
+                        .fix(instance.set_for(service, RELAY, &closed(&list(service.get(RELAY))))),
+                );
+                continue;
+            }
             let finding = match everybody {
                 Some(network) if trusted => {
                     Finding::error(format!("mynetworks has {network}: everybody may relay"))
@@ -116,8 +175,8 @@ pub fn open_relay(facts: &Facts) -> Vec<Finding> {
 
 /// Whether a stranger's mail for another server ends here.
 fn stops_strangers(elements: &[&str], everybody_is_known: bool) -> bool {
-    for element in elements {
-        match *element {
+    for (_, element) in in_force(elements) {
+        match element {
             "permit" => return false,
             "permit_mynetworks" if everybody_is_known => return false,
             stop if STOPS.contains(&stop) => return true,
@@ -163,39 +222,55 @@ pub fn sender_login(facts: &Facts) -> Vec<Finding> {
             let maps = !service.get("smtpd_sender_login_maps").is_empty();
             let checked = LISTS.iter().find_map(|name| {
                 let elements = list(service.get(name));
-                let check = elements.iter().copied().find(|element| MISMATCHES.contains(element))?;
-                Some((
-                    *name,
-                    check,
-                    elements.iter().filter(|element| **element != check).copied().collect::<Vec<_>>(),
-                ))
+                let (_, check) =
+                    in_force(for_users(&elements)).find(|(_, element)| MISMATCHES.contains(element))?;
+                Some((*name, check, without(&elements, &[check])))
             });
             let finding = match (maps, checked) {
                 (true, Some(_)) => continue,
-                (true, None) => {
-                    let mut elements = vec!["reject_sender_login_mismatch"];
-                    elements.extend(list(service.get(SENDER)));
-                    Finding::warning("smtpd_sender_login_maps is set, and nothing looks at it")
-                        .why("Every user can send as every other: without a restriction the maps have no effect.")
-                        .fix(instance.set_for(service, SENDER, &elements.join(", ")))
-                }
-                (false, Some((name, check, rest))) => {
-                    if matches!(check, "reject_known_sender_login_mismatch" | "reject_unauthenticated_sender_login_mismatch") {
-                        continue;
-                    }
-                    Finding::error(format!("{name} has {check}, and smtpd_sender_login_maps is empty"))
-                        .why("No address belongs to anybody then, so whoever has logged in cannot send at all.")
-                        .fix(instance.set_for(service, name, &rest.join(", ")))
-                }
-                (false, None) => Finding::note("every user can send as every other").why(
-                    "smtpd_sender_login_maps says which addresses are whose, and reject_sender_login_mismatch in \
-                     smtpd_sender_restrictions holds users to it.",
-                ),
+                (true, None) => Finding::warning(
+                    "smtpd_sender_login_maps is set, and nothing holds users to it",
+                )
+                .why(format!(
+                    "Every user can send as every other. A check works if users meet it before {PERMIT}."
+                ))
+                .fix(instance.set_for(service, SENDER, &checking(service))),
+                (false, Some((_, "reject_known_sender_login_mismatch", _))) => continue,
+                (false, Some((name, check, rest))) => Finding::error(format!(
+                    "{name} has {check}, and smtpd_sender_login_maps is empty"
+                ))
+                .why("No address belongs to anybody then, so whoever has logged in cannot send at all.")
+                .fix(instance.set_for(service, name, &rest.join(", "))),
+                (false, None) => own_name_alone(instance, service),
             };
             findings.push(finding.at(facts.at(instance, Some(service))));
         }
     }
     once(findings)
+}
+
+/// `smtpd_sender_restrictions` with a check of users before all others.
+fn checking(service: &Service) -> String {
+    let mut elements = vec![USER_MISMATCH];
+    let now = list(service.get(SENDER));
+    elements.extend(without(&now, &[USER_MISMATCH]));
+    elements.join(", ")
+}
+
+fn own_name_alone(instance: &Instance, service: &Service) -> Finding {
+    let file = instance.new_file("sender-logins", "");
+    let table = format!("regexp:{file}");
+    let settings = [("smtpd_sender_login_maps", table.as_str()), (SENDER, &checking(service))];
+    let set = match settings.iter().any(|(name, _)| service.overrides.contains_key(*name)) {
+        true => instance.set_only_for(service, &settings),
+        false => instance.set(&settings),
+    };
+    Finding::note("every user can send as every other")
+        .why(format!(
+            "smtpd_sender_login_maps says which addresses are whose, and {USER_MISMATCH} in {SENDER} holds users to it. \
+             Whose is which is for you to decide; with this, each user sends as his login name alone, at any domain:"
+        ))
+        .fix(format!("echo '/^(([^@]+)@.+)$/ $2,$1' >{} && {set}", quote(&file)))
 }
 
 pub fn rate_limit(facts: &Facts) -> Vec<Finding> {
@@ -241,7 +316,9 @@ mod tests {
             ("permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination", true, false),
             ("permit, reject_unauth_destination", false, false),
             ("permit_sasl_authenticated", false, false),
-            ("defer_if_permit", false, false),
+            ("defer_if_permit", false, true),
+            ("warn_if_reject reject_unauth_destination", false, false),
+            ("warn_if_reject reject_unauth_destination, reject", false, true),
             ("", false, false),
             ("reject", true, true),
         ] {
@@ -258,6 +335,51 @@ mod tests {
             permitting(&elements),
             "permit_mynetworks, permit_sasl_authenticated, reject_rbl_client, zen.example, reject_unauth_destination"
         );
+    }
+
+    #[test]
+    fn users_are_held_to_their_addresses_as_before_when_the_permission_moves() {
+        let user = "reject_authenticated_sender_login_mismatch";
+        for (before, after) in [
+            (
+                "reject_unauth_destination, reject_sender_login_mismatch, permit_mynetworks",
+                format!(
+                    "{user}, {PERMIT}, reject_unauth_destination, reject_sender_login_mismatch, permit_mynetworks"
+                ),
+            ),
+            (
+                "reject_invalid_helo_hostname, reject_authenticated_sender_login_mismatch, permit_sasl_authenticated",
+                format!("{user}, {PERMIT}, reject_invalid_helo_hostname"),
+            ),
+            (
+                "reject_sender_login_mismatch, reject_unauth_destination",
+                format!("reject_sender_login_mismatch, {PERMIT}, reject_unauth_destination"),
+            ),
+            (
+                "reject_rbl_client a, reject_known_sender_login_mismatch, reject",
+                format!("reject_known_sender_login_mismatch, {PERMIT}, reject_rbl_client, a, reject"),
+            ),
+            // Here they never were.
+            (
+                "defer_if_permit, permit_sasl_authenticated, reject_sender_login_mismatch",
+                format!("{PERMIT}, defer_if_permit, reject_sender_login_mismatch"),
+            ),
+        ] {
+            assert_eq!(permitting(&list(before)), after, "{before}");
+        }
+    }
+
+    #[test]
+    fn the_permission_never_comes_behind_warn_if_reject() {
+        let elements =
+            list("warn_if_reject reject_rbl_client a, warn_if_reject, permit_sasl_authenticated, reject");
+        assert_eq!(
+            permitting(&elements),
+            "warn_if_reject, reject_rbl_client, a, permit_sasl_authenticated, reject"
+        );
+        assert!(!refuses_users(&list(
+            "warn_if_reject reject_unauth_destination, permit_sasl_authenticated, reject"
+        )));
     }
 
     #[test]

@@ -134,12 +134,14 @@ pub fn units(facts: &Facts) -> Vec<Finding> {
             findings.push(
                 Finding::error("is masked, so nothing can start it")
                     .at(name)
+                    .why("Without it, logins end with its process, or at the next boot.")
                     .fix(format!("systemctl unmask {name} && systemctl enable --now {name}")),
             );
         } else if unit.enabled == "disabled" && (!name.starts_with("sasld-pam") || facts.pam().is_some()) {
             findings.push(
                 Finding::warning("is disabled, so it is gone after the next boot")
                     .at(name)
+                    .why("Logins work until then, and nobody remembers why they stopped.")
                     .fix(format!("systemctl enable --now {name}")),
             );
         }
@@ -161,7 +163,12 @@ pub fn running(facts: &Facts) -> Vec<Finding> {
             "busy" => Finding::error("somebody listens and takes no connections"),
             _ => Finding::error(message),
         };
-        findings.push(finding.at(socket).why(why).fix(facts.start_sasld()));
+        let fix = match word.as_str() {
+            // It runs, so that starting it changes nothing.
+            "busy" | "silent" => facts.restart_sasld(),
+            _ => facts.start_sasld(),
+        };
+        findings.push(finding.at(socket).why(why).fix(fix));
     }
     // One command starts it for all.
     for finding in findings.iter_mut().skip(1) {

@@ -6,7 +6,7 @@
 use crate::cli::doctor::facts::Facts;
 use crate::cli::doctor::finding::Finding;
 use crate::cli::doctor::postfix::{Instance, Service};
-use crate::cli::doctor::seen::{Place, Seen};
+use crate::cli::doctor::seen::{Greeted, Place, Seen};
 use crate::cli::doctor::shell::quote;
 use crate::config::{Listener, UnixListener};
 use nix::unistd::User;
@@ -68,7 +68,7 @@ pub fn socket_owner(facts: &Facts) -> Vec<Finding> {
                 .at(facts.at(instance, Some(service)))
                 .why(
                     "Its users and passwords count here, not those of sasld, and sasld cannot have this socket as long \
-                     as it is taken.",
+                     as it is taken. Whether it is to let go of it is for you to decide (docs/from-dovecot.md).",
                 )
                 .fix(to_our_socket(facts, instance, service)),
         );
@@ -169,11 +169,58 @@ pub(super) fn ask_sasld(
                 false => format!("{free} && {}", set(&path)),
             }
         }
+        None if under_systemd(facts) => by_systemd(facts, instance, &set("private/auth"), service, more),
         None => {
             let socket = instance.queue_directory().join("private/sasld");
             let added = listeners_and(facts, instance, &socket);
             format!("{} && {}", facts.configure("listeners", &added), set("private/sasld"))
         }
+    }
+}
+
+/// Whether systemd makes sasld's sockets, so that `listeners` says nothing about where they are and whose.
+fn under_systemd(facts: &Facts) -> bool {
+    facts.units.as_ref().is_some_and(|units| units.has("sasld.socket"))
+}
+
+/// The command that makes systemd's socket sasld's, in Postfix's place of old, and sends Postfix there. As long as another
+/// server listens there the unit refuses to start: it has to let go first.
+fn by_systemd(
+    facts: &Facts,
+    instance: &Instance,
+    set: &str,
+    service: &Service,
+    more: &[(&str, &str)],
+) -> String {
+    let queue = instance.queue_directory();
+    let socket = queue.join("private/auth");
+    let unit = match queue.strip_prefix("/var/spool").ok().and_then(Path::to_str) {
+        Some(name) if name != "postfix" && !name.is_empty() && !name.contains('/') => {
+            quote(&format!("sasld-instance@{name}.socket"))
+        }
+        _ => "sasld.socket".to_owned(),
+    };
+    // Together: a service takes sockets at its start only.
+    let start = format!("systemctl enable {unit} sasld.service && systemctl restart sasld.service {unit}");
+    let held = facts.seen.iter().find_map(|(place, seen)| match seen {
+        Seen::Greeted(greeted) if place.path().is_some_and(|path| same(&path, &socket)) => Some(greeted),
+        _ => None,
+    });
+    let names = |greeted: &Greeted| {
+        [greeted.server, greeted.listener]
+            .map(|pid| pid.and_then(|pid| facts.name_of(pid)) == Some("dovecot"))
+    };
+    let release = match held {
+        // Which lines, docs/from-dovecot.md says.
+        Some(greeted) if names(greeted).contains(&true) => {
+            "${EDITOR:-editor} /etc/dovecot/conf.d/10-master.conf && systemctl restart dovecot && ".to_owned()
+        }
+        Some(_) => return format!("sasld probe {}", quote(&socket.display().to_string())),
+        None => String::new(),
+    };
+    match service.get("smtpd_sasl_path") == "private/auth" && more.is_empty() {
+        true => format!("{release}{start}"),
+        false => format!("{release}{start} && {set}"),
     }
 }
 
@@ -197,6 +244,13 @@ fn our_path(facts: &Facts, instance: &Instance, service: &Service) -> Option<Our
                 && match seen {
                     Seen::Greeted(greeted) => {
                         greeted.server.and_then(|pid| facts.name_of(pid)).is_none_or(|name| name == "sasld")
+                    }
+                    // Where systemd makes no socket, none will be.
+                    Seen::Not { .. }
+                        if under_systemd(facts)
+                            && Path::new(socket) != instance.queue_directory().join("private/auth") =>
+                    {
+                        false
                     }
                     Seen::Not { word, .. } => matches!(word.as_str(), "missing" | "refused" | "permission"),
                 }
@@ -245,7 +299,7 @@ fn not_permitted(facts: &Facts, instance: &Instance, place: &Place) -> Finding {
     let finding = Finding::error(format!("{owner} may not connect to {}{state}", path.display()));
     let good_configuration = configured(facts, place)
         .is_some_and(|listener| user.as_ref().is_some_and(|user| lets_in(listener, user)));
-    if good_configuration || configured(facts, place).is_none() {
+    if good_configuration || under_systemd(facts) || configured(facts, place).is_none() {
         let path = quote(&path.display().to_string());
         return finding.fix(format!("chown {owner}:{owner} {path} && chmod 0660 {path}"));
     }

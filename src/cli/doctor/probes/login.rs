@@ -150,14 +150,25 @@ fn stored_anew(facts: &Facts, user: &str, passwd: &str) -> String {
     }
 }
 
+/// Of an address nobody can tell whether it is this machine's.
+const THERE: &str = "On that machine, this says what is set how:";
+
 pub fn smtp(facts: &Facts) -> Vec<Finding> {
     let Some(address) = &facts.smtp else {
         return vec![Finding::skipped("give a mail server with --smtp")];
     };
     let seen = match smtp::look(address, facts.login.as_ref()) {
         Ok(seen) => seen,
-        Err(trouble) => return vec![Finding::error(trouble).at(address)],
+        Err(trouble) => {
+            return vec![
+                Finding::error(trouble)
+                    .at(address)
+                    .why(format!("Mail programs come no further either. {THERE}"))
+                    .fix("sasld doctor"),
+            ];
+        }
     };
+    let why = facts.login.as_ref().map_or(String::new(), |(user, _)| format!("why {}", quote(user)));
     let mut findings = Vec::new();
     let plaintext: Vec<&str> = seen
         .clear
@@ -168,24 +179,39 @@ pub fn smtp(facts: &Facts) -> Vec<Finding> {
     if !plaintext.is_empty() {
         findings.push(
             Finding::warning(format!("{} offered without TLS", plaintext.join(", ")))
-                .why("Passwords cross the network readable."),
+                .why(format!("Passwords cross the network readable. {THERE}"))
+                .fix("sasld doctor"),
         );
     }
     match seen.tls {
         None if seen.clear.is_empty() => {
-            findings
-                .push(Finding::error("neither AUTH nor STARTTLS is offered").why("Nobody can log in here."));
+            findings.push(
+                Finding::error("neither AUTH nor STARTTLS is offered")
+                    .why(format!("Nobody can log in here. {THERE}"))
+                    .fix("sasld doctor"),
+            );
         }
         None => {
-            findings.push(Finding::warning("STARTTLS is not offered").why("Nothing sent here is encrypted."));
+            findings.push(
+                Finding::warning("STARTTLS is not offered")
+                    .why(format!("Nothing sent here is encrypted. {THERE}"))
+                    .fix("sasld doctor"),
+            );
         }
         Some(Err(trouble)) => {
-            findings.push(Finding::error(trouble).why("Mail programs that insist on TLS give up."));
+            findings.push(
+                Finding::error(trouble)
+                    .why(format!("Mail programs that insist on TLS give up. {THERE}"))
+                    .fix("sasld doctor"),
+            );
         }
         Some(Ok(tls)) => {
             if tls.mechanisms.is_empty() {
-                findings
-                    .push(Finding::error("AUTH is not offered inside TLS").why("Nobody can log in here."));
+                findings.push(
+                    Finding::error("AUTH is not offered inside TLS")
+                        .why(format!("Nobody can log in here. {THERE}"))
+                        .fix("sasld doctor"),
+                );
             }
             findings.extend(tls.certificate.iter().map(|trouble| {
                 Finding::note(format!("the certificate: {trouble}"))
@@ -197,9 +223,21 @@ pub fn smtp(facts: &Facts) -> Vec<Finding> {
                         .why("Whoever answers there without a certificate for this name may be anybody. Mail programs ask their users."),
                 ),
                 Login::Made(reply) if reply.starts_with("235") => None,
-                Login::Made(reply) if reply.starts_with("535") => Some(Finding::error(format!("refused: {reply}"))),
+                Login::Made(reply) if reply.starts_with("535") => Some(
+                    Finding::error(format!("refused: {reply}")).why(
+                        "A wrong password, an unknown user, one who is closed, or another server's users: where sasld runs, \
+                         this says which.",
+                    ).fix(facts.sasld(&why)),
+                ),
+                Login::Made(reply) if reply.starts_with("454") || reply.starts_with("421") => Some(
+                    Finding::error(format!("no verdict: {reply}"))
+                        .why(format!("Postfix had no answer of sasld. {THERE}"))
+                        .fix("sasld doctor"),
+                ),
                 Login::Made(reply) => Some(
-                    Finding::error(format!("no verdict: {reply}")).why("Postfix could not ask sasld in time."),
+                    Finding::error(reply)
+                        .why(format!("The mail server says so, before sasld has a word in it. {THERE}"))
+                        .fix("sasld doctor"),
                 ),
             }));
         }

@@ -35,11 +35,9 @@ pub fn mechanisms(facts: &Facts) -> Vec<Finding> {
         if logins_in_the_clear(service) && offered(service, greeted, OPTIONS).is_empty() {
             let fix = if filtered(OPTIONS) {
                 instance.unset_for(service, FILTER)
-            } else if service.tls() == Tls::Possible && service.has_certificate() {
-                // No login without TLS, then: the options were meant that way.
-                instance.set_for(service, "smtpd_tls_auth_only", "yes")
             } else {
-                instance.set_for(service, OPTIONS, "noanonymous")
+                // No login without TLS, then: the options were meant that way.
+                only_inside_tls(instance, service, greeted)
             };
             report("without TLS", OPTIONS, fix);
         }
@@ -165,6 +163,22 @@ pub(super) fn without_cram_md5(facts: &Facts) -> Vec<String> {
 /// Whether Postfix lets users log in before STARTTLS.
 fn logins_in_the_clear(service: &Service) -> bool {
     matches!(service.tls(), Tls::Never | Tls::Possible) && !service.yes("smtpd_tls_auth_only")
+}
+
+/// Logins wait for TLS, which there is then, with a mechanism in it.
+fn only_inside_tls(instance: &Instance, service: &Service, greeted: &Greeted) -> String {
+    let mut settings = vec![("smtpd_tls_auth_only", "yes")];
+    if service.tls() == Tls::Never && allowed_by(service.get(TLS_OPTIONS), &greeted.mechanisms).is_empty() {
+        settings.push((TLS_OPTIONS, "noanonymous"));
+    }
+    let set = match settings.iter().any(|(name, _)| service.overrides.contains_key(*name)) {
+        true => instance.set_only_for(service, &settings),
+        false => instance.set(&settings),
+    };
+    match service.tls() == Tls::Never || !service.has_certificate() {
+        true => format!("{} && {set}", encrypt(instance, service)),
+        false => set,
+    }
 }
 
 /// TLS for those who want it, with a certificate of its own if there is none.

@@ -33,7 +33,7 @@ const NOBODY: &str = "sasld.doctor.asks";
 const OUTAGE: &str = "Users of PAM hear 454.";
 
 pub fn cram_md5(facts: &Facts) -> Vec<Finding> {
-    if facts.pam().is_none() || !has_secrets_file(facts) || !facts.offers(Mechanism::CramMd5) {
+    if facts.pam().is_none() || !has_secrets_file(facts) || !facts.users_meet(Mechanism::CramMd5) {
         return Vec::new();
     }
     let finding = Finding::warning("CRAM-MD5 is offered, and users of PAM cannot use it").why(
@@ -99,15 +99,15 @@ pub fn worker(facts: &Facts) -> Vec<Finding> {
                     .why(format!("Its own count, not those of the configuration: {}", settings.worker));
             Some(started_anew(facts, settings, heard.listener, finding))
         }
-        Ok(heard) => slow(heard.took, &heard.outcome, config.deadline),
+        Ok(heard) => slow(heard.took, &heard.outcome, config.deadline)
+            .map(|finding| finding.fix(stack(facts, settings))),
     };
     finding.map(|finding| finding.at(settings.socket.display())).into_iter().collect()
 }
 
 /// What is wrong with an answer about nobody that took so long.
 fn slow(took: Duration, outcome: &Outcome, deadline: Duration) -> Option<Finding> {
-    let stack =
-        "What in the PAM service's stack takes so long, or fails, is for you to find out: docs/pam.md.";
+    let stack = "What in the PAM service's stack takes so long, or fails, is for you to find out (docs/pam.md); this shows it:";
     match outcome {
         Outcome::Undecided(trouble, text) => Some(
             Finding::error(format!(
@@ -129,6 +129,21 @@ fn slow(took: Duration, outcome: &Outcome, deadline: Duration) -> Option<Finding
             .why(format!("When more users log in at a time, some of them hear 454. {stack}")),
         ),
         _ => None,
+    }
+}
+
+/// The command that shows what may be slow, or fail.
+fn stack(facts: &Facts, settings: &Settings) -> String {
+    match &facts.units {
+        Some(units) if units.has("sasld-pam.service") => "journalctl -n 20 -u sasld-pam.service".to_owned(),
+        _ => {
+            let below = |folder: &&&str| {
+                let file = facts.root.join(folder.trim_start_matches('/')).join(&settings.worker.service);
+                file.is_file()
+            };
+            let folder = SERVICE_FOLDERS.iter().find(below).unwrap_or(&SERVICE_FOLDERS[0]);
+            format!("cat {}", quote(&format!("{folder}/{}", settings.worker.service)))
+        }
     }
 }
 

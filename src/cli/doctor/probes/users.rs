@@ -181,7 +181,7 @@ pub fn users(facts: &Facts) -> Vec<Finding> {
 }
 
 pub fn verifiers(facts: &Facts) -> Vec<Finding> {
-    if !facts.offers(Mechanism::CramMd5) {
+    if !facts.users_meet(Mechanism::CramMd5) {
         return Vec::new();
     }
     let mut without = Vec::new();
