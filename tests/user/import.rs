@@ -117,6 +117,30 @@ fn who_is_there_keeps_what_he_has_unless_he_is_to_be_replaced() {
 }
 
 #[test]
+fn a_password_that_is_the_same_is_replaced_if_it_is_stored_otherwise() {
+    let place = Place::with("alice:{PLAIN}wonder\n");
+    let source = place.foreign("alice:wonder\n");
+    let run = |more: &[&str]| {
+        let arguments = ["import", &source, "--default-scheme=PLAIN", "--apply", "--scheme=SSHA512"];
+        let output = place.run(&[&arguments[..], more].concat(), b"");
+        format!("{}{}", out(&output), err(&output))
+    };
+    let both = &["--scheme=CRAM-MD5", "--replace"][..];
+    assert!(run(&["--replace"]).contains("alice: replaced, now SSHA512\n"));
+    assert!(
+        run(&["--scheme=CRAM-MD5"]).contains("alice: there already\n"),
+        "without --replace he keeps what he has"
+    );
+    assert!(run(both).contains("alice: replaced, now SSHA512 and CRAM-MD5\n"));
+    assert!(place.accepts("alice", "wonder"));
+    assert!(run(both).contains("alice: there already\n"));
+    assert!(
+        run(&["--replace"]).contains("alice: replaced, now SSHA512\n"),
+        "one too many is another one, too"
+    );
+}
+
+#[test]
 fn a_list_takes_hashes_by_itself_and_passwords_on_request() {
     let place = Place::empty();
     let lines = format!("# exim\nbob: {BCRYPT}\ncarol:hunter2\nmd5:$apr1$x$hunter2\nlocked:*\n");

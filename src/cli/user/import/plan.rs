@@ -2,6 +2,7 @@
 //!
 //! Nobody is left out silently and nothing is guessed: a name that stands in the file twice is taken from neither line,
 //! and somebody who is there already keeps what he has unless that is what the file says, too, or `--replace` is given.
+//! With `--replace` a password that is the same is stored again if it is not stored in the schemes that are asked for.
 
 use std::collections::HashMap;
 
@@ -10,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{Foreign, Stored, schemes_in_words};
 use crate::cli::user::UserSettings;
+use crate::cli::user::password::{are_for, are_of};
 use crate::credential::{Scheme, Verifiers};
 use crate::secrets::{self, Closed, OldLine, Secrets, SecretsEditor};
 
@@ -85,11 +87,12 @@ impl Planned {
     }
 }
 
-/// Decides about everybody, in the order of the foreign file. `file` is the secrets file, if there is one.
+/// Decides about everybody, in the order of the foreign file. `file` is the secrets file, if there is one; `replace`
+/// has the schemes for passwords if users who are there already are to be replaced.
 pub(super) fn plan(
     users: Vec<Foreign>,
     file: Option<&SecretsEditor>,
-    replace: bool,
+    replace: Option<&[Scheme]>,
     settings: &UserSettings<'_>,
 ) -> Vec<Planned> {
     let present = file.map(SecretsEditor::users).unwrap_or_default();
@@ -138,7 +141,7 @@ fn decide(
     name: &str,
     user: Foreign,
     old: Option<&OldLine<'_>>,
-    replace: bool,
+    replace: Option<&[Scheme]>,
     settings: &UserSettings<'_>,
 ) -> Result<Decided, String> {
     secrets::check_name(name.as_bytes()).map_err(|error| error.to_string())?;
@@ -153,10 +156,10 @@ fn decide(
     if old.twice {
         return Err(format!("the name stands in {} more than once", settings.path.display()));
     }
-    if is_same(old, &stored, user.rest.as_deref()) {
+    if is_same(old, &stored, user.rest.as_deref(), replace) {
         return Ok((Fate::Unchanged, None, stored, None));
     }
-    if replace {
+    if replace.is_some() {
         return Ok((Fate::Replaced, remark, stored, user.rest));
     }
     Err(format!("exists already on line {} and is different; --replace takes this one", old.number))
@@ -179,15 +182,16 @@ fn remark(name: &str, rest: Option<&[u8]>, settings: &UserSettings<'_>) -> Resul
     }
 }
 
-/// Whether the secrets file says the same of a user already.
-fn is_same(old: &OldLine<'_>, stored: &Stored, rest: Option<&[u8]>) -> bool {
+/// Whether the secrets file says the same of a user already, and with `schemes` in just these.
+fn is_same(old: &OldLine<'_>, stored: &Stored, rest: Option<&[u8]>, schemes: Option<&[Scheme]>) -> bool {
     if rest.is_some_and(|rest| rest != old.rest) {
         return false;
     }
     match (stored, old.field) {
         (_, None) => false,
         (Stored::Field(field), Some(old)) => old == field.as_slice(),
-        (Stored::Plain(password), Some(old)) => Verifiers::parse(old)
-            .is_ok_and(|verifiers| verifiers.iter().all(|verifier| verifier.verify(password).is_some())),
+        (Stored::Plain(password), Some(old)) => Verifiers::parse(old).is_ok_and(|verifiers| {
+            schemes.is_none_or(|schemes| are_of(&verifiers, schemes)) && are_for(&verifiers, password)
+        }),
     }
 }
