@@ -165,3 +165,42 @@ fn who_has_logged_in_may_relay_on_every_service_and_nobody_else_is_let_in() {
         assert!(lists(&site, service).concat().contains(PERMIT));
     }
 }
+
+#[test]
+fn blanks_inside_braces_are_set_and_undone_by_way_of_main_cf() {
+    const LIST: &str = "check_policy_service { inet:127.0.0.1:9, timeout=5 }, reject_rbl_client rbl.test";
+    const NAME: &str = "smtpd_recipient_restrictions";
+    let with_list = format!("{NAME} = {LIST}\n");
+    let own = format!(
+        "smtp inet n - y - - smtpd\nsubmission inet n - y - - smtpd\n  -o {{ {NAME} = {LIST}, reject }}\n"
+    );
+    let relay = "  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject\n";
+    for (main_cf, services) in [
+        (with_list.as_str(), "smtp inet n - y - - smtpd\n"),
+        (&with_list, "smtp inet n - y - - smtpd\nsubmission inet n - y - - smtpd\n"),
+        ("", &own),
+        ("", &format!("{own}{relay}")),
+    ] {
+        let Some(mut site) = postfix(&format!("{CERTIFICATE}{main_cf}"), services) else { return };
+        // What came back as a parameter of main.cf means the same as what stood in master.cf itself.
+        let same = |site: &Site| {
+            let lists = postconf(site, &["-Px"]).replace([',', ' ', '\n'], " ");
+            let written = if main_cf.is_empty() { String::new() } else { postconf(site, &["-n"]) };
+            (lists.split_whitespace().map(str::to_owned).collect::<Vec<_>>(), written)
+        };
+        let before = same(&site);
+        let applied = site.sasld(&["setup", "postfix", "--apply"]);
+        assert!([0, 1].contains(&applied.exit), "{}", applied.out);
+        let now = postconf(&site, &["-Px", &format!("submission/inet/{NAME}")]);
+        assert!(now.contains("permit_sasl_authenticated") && now.contains("{ inet:127.0.0.1:9,"), "{now}");
+        site.age();
+        let again = site.sasld(&["setup", "postfix"]);
+        assert!(again.out.contains("nothing to do"), "{}", again.out);
+        let undo = applied.out.lines().skip_while(|line| *line != "# To undo:").skip(1);
+        let undo: String =
+            undo.map_while(|line| line.strip_prefix("# ")).map(|line| line.to_owned() + "\n").collect();
+        let undone = site.shell(&format!("set -e\n{undo}"));
+        assert_eq!(undone.exit, 0, "{}", undone.out);
+        assert_eq!(same(&site), before, "{undo}");
+    }
+}

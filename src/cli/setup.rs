@@ -69,12 +69,20 @@ fn service_name(name: &str) -> Result<String, String> {
     }
 }
 
-/// A command, and the one that takes it back.
+/// A command, and those that take it back.
 #[derive(Debug)]
 struct Change {
     command: Vec<String>,
-    /// `None` when another one's takes this back, too.
-    undo: Option<Vec<String>>,
+    /// In this order. None when another one's take this back, too.
+    undo: Vec<Vec<String>>,
+}
+
+impl Change {
+    /// The commands that take it back, as one line for a shell.
+    fn undo_line(&self) -> Option<String> {
+        let lines: Vec<String> = self.undo.iter().map(|command| line(command)).collect();
+        (!lines.is_empty()).then(|| lines.join(" && "))
+    }
 }
 
 pub(super) fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Exit, Failure> {
@@ -104,7 +112,7 @@ fn with_json(
     let shown: Vec<_> = plan
         .changes
         .iter()
-        .map(|change| json!({"command": line(&change.command), "undo": change.undo.as_deref().map(line)}))
+        .map(|change| json!({"command": line(&change.command), "undo": change.undo_line()}))
         .collect();
     let done = if arguments.apply { plan.apply(instance) } else { Ok(()) };
     let applied = arguments.apply && done.is_ok();
@@ -179,8 +187,8 @@ impl Plan<'_> {
             writeln!(out, "{doctor}")?;
         }
         writeln!(out, "# To undo:")?;
-        for undo in self.changes.iter().rev().filter_map(|change| change.undo.as_ref()) {
-            writeln!(out, "# {}", line(undo))?;
+        for undo in self.changes.iter().rev().filter_map(Change::undo_line) {
+            writeln!(out, "# {undo}")?;
         }
         if instance.running {
             writeln!(out, "# {} reload", instance.command("postfix"))?;

@@ -42,6 +42,12 @@ fn show(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     let last_good = if configuration.last_good { ", from the last good copy" } else { "" };
     let since = &configuration.in_force_since;
     entry(out, "configuration", &format!("{}, in force since {since}{last_good}", configuration.path))?;
+    if let Some(rejected) = &configuration.rejected {
+        entry(out, "last reload", &format!("{}, rejected for", rejected.at))?;
+        for mistake in &rejected.mistakes {
+            entry(out, "", mistake)?;
+        }
+    }
     for (position, listener) in status.listeners.iter().enumerate() {
         let gone = if listener.in_place { "" } else { ": its file has gone" };
         entry(out, if position == 0 { "listeners" } else { "" }, &format!("{}{gone}", listener.name))?;

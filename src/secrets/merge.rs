@@ -12,6 +12,7 @@ use super::SecretsEditor;
 use super::edit::{EditError, check_field, check_new_name};
 use super::escape;
 use super::format::Fields;
+use super::nologin::lock_rest;
 
 /// A user as he should stand in the file.
 #[derive(Clone, Copy)]
@@ -38,6 +39,11 @@ pub struct OldLine<'a> {
 }
 
 impl OldLine<'_> {
+    /// Whether the user is locked, by `nologin`.
+    pub fn is_locked(&self) -> bool {
+        lock_rest(self.rest).is_none()
+    }
+
     /// What it says, wherever it stands.
     pub fn text(&self) -> (Option<&[u8]>, &[u8], bool) {
         (self.field, self.rest, self.twice)

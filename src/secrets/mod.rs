@@ -33,6 +33,7 @@ pub use load::{
 };
 pub use merge::{NewLine, OldLine};
 pub use nets::{Net, NetError};
+pub use nologin::lock_rest;
 pub use problems::{Problem, Problems};
 pub use store::{Edited, LOCK_WAIT, Missing, Rewrite, StoreError, beside, edit, read_text};
 

@@ -29,6 +29,13 @@ pub(super) fn lock(line: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(locked)
 }
 
+/// What stands behind the password of a locked user; `None` if `rest` has it already.
+pub fn lock_rest(rest: &[u8]) -> Option<Vec<u8>> {
+    const BEFORE: &[u8] = b"name:password";
+    let locked = lock(&[BEFORE, rest].concat())?;
+    Some(locked[BEFORE.len()..].to_vec())
+}
+
 /// The line of a user who is not locked, in whatever form `nologin` stands there; `None` if it does not.
 pub(super) fn unlock(line: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (before, extra) = cut(line);
@@ -89,6 +96,16 @@ mod tests {
             ("a:{PLAIN}x::::::k=v:w", "a:{PLAIN}x::::::nologin k=v:w"),
         ] {
             assert_eq!(text(lock(line.as_bytes())).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_line_is_locked_like_the_line() {
+        for rest in ["", ":1:2::/h", "::::::k=v"] {
+            let line = text(lock(format!("a:{{PLAIN}}x{rest}").as_bytes())).unwrap();
+            let locked = lock_rest(rest.as_bytes()).unwrap();
+            assert_eq!(line.strip_prefix("a:{PLAIN}x").unwrap().as_bytes(), locked);
+            assert_eq!(lock_rest(&locked), None);
         }
     }
 

@@ -172,10 +172,15 @@ fn a_rejected_reload_is_in_the_status_until_a_good_one() {
     assert!(rejected.mistakes[0].contains("did you mean refusal_delay?"));
     let (exit, screen) = command(&sasld, &["status"]);
     assert!(exit == 1 && screen.contains("was rejected: "), "{screen}");
+    let mistakes: Vec<String> =
+        rejected.mistakes.iter().map(|mistake| format!("{:15}{mistake}\n", "")).collect();
+    let shown = format!("last reload    {}, rejected for\n{}", rejected.at, mistakes.concat());
+    assert!(screen.contains(&shown), "{screen}");
     fs::write(&config, good).unwrap();
     sasld.signal(Signal::SIGHUP);
     sasld.log.wait_for(&["event=reloaded"]);
     assert_eq!(status(&sasld).configuration.rejected, None);
+    assert!(!command(&sasld, &["status"]).1.contains("last reload"));
 }
 
 #[test]

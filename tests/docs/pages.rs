@@ -15,9 +15,19 @@ pub struct Page {
 
 /// Pages with commands that do not run here, and why.
 pub const NOT_RUN: &[(&str, &str)] = &[
-    ("docs/debian.md", "the package needs a Debian of its own: tests/package"),
-    ("docs/doctor.md", "what it shows needs broken mail servers: tests/doctor"),
-    ("docs/hardening.md", "units need systemd: `make test-boot` boots one"),
+    (
+        "docs/debian.md",
+        "the package needs a Debian of its own: tests/package builds and installs it, and tests/boot copies jail.conf",
+    ),
+    (
+        "docs/doctor.md",
+        "most of its commands end as the mail server is. tests/doctor runs each: page.rs compares what the page shows \
+         with what doctor and setup print, broken.rs gives --user and --smtp, setup.rs applies, probe.rs probes",
+    ),
+    (
+        "docs/hardening.md",
+        "units need systemd: tests/boot/inside starts, enables and restarts the same ones; `systemctl edit` needs a person",
+    ),
     ("docs/performance.md", "benchmarks, for minutes on a quiet machine"),
 ];
 

@@ -109,11 +109,74 @@ fn who_is_there_keeps_what_he_has_unless_he_is_to_be_replaced() {
     let replaced = place.run(&arguments, b"");
     assert_eq!(code(&replaced), 0, "{}", err(&replaced));
     assert!(
-        out(&replaced).contains("alice: replaced, now PLAIN\n")
+        out(&replaced).contains("alice: replaced, now PLAIN; stays locked")
             && out(&replaced).contains("bob: there already\n")
     );
     let expected = "Alice:{PLAIN}other:1:2::::nologin\nbob:{PLAIN}b\n";
     assert_eq!(place.text(), expected, "a list says nothing about locks and the rest of the line");
+}
+
+#[test]
+fn a_password_that_is_the_same_is_replaced_if_it_is_stored_otherwise() {
+    let place = Place::with("alice:{PLAIN}wonder\n");
+    let source = place.foreign("alice:wonder\n");
+    let run = |more: &[&str]| {
+        let arguments = ["import", &source, "--default-scheme=PLAIN", "--apply", "--scheme=SSHA512"];
+        let output = place.run(&[&arguments[..], more].concat(), b"");
+        format!("{}{}", out(&output), err(&output))
+    };
+    let both = &["--scheme=CRAM-MD5", "--replace"][..];
+    assert!(run(&["--replace"]).contains("alice: replaced, now SSHA512\n"));
+    assert!(
+        run(&["--scheme=CRAM-MD5"]).contains("alice: there already\n"),
+        "without --replace he keeps what he has"
+    );
+    assert!(run(both).contains("alice: replaced, now SSHA512 and CRAM-MD5\n"));
+    assert!(place.accepts("alice", "wonder"));
+    assert!(run(both).contains("alice: there already\n"));
+    assert!(
+        run(&["--replace"]).contains("alice: replaced, now SSHA512\n"),
+        "one too many is another one, too"
+    );
+}
+
+#[test]
+fn a_lock_stays_and_another_restriction_that_goes_is_named() {
+    let other = SSHA256.replace("/Z0p", "/Z1p");
+    for (old, new, then, said) in [
+        (":1:2::::nologin", "", "::::::      nologin", "; stays locked; `sasld user unlock`"),
+        (
+            "::::::nologin allow_nets=local",
+            ":1",
+            ":1:::::     nologin",
+            "allow_nets=local goes: logins from anywhere",
+        ),
+        (":1:2::::", ":1:2::::nologin", ":1:2::::nologin", "; locked (nologin)\n"),
+        ("::::::allow_nets=192.0.2.1", "", "", "; allow_nets=192.0.2.1 goes: logins from anywhere\n"),
+        (
+            "::::::allow_nets=local",
+            "::::::allow_nets=::1",
+            "::::::allow_nets=::1",
+            "; allow_nets=::1 instead of local\n",
+        ),
+        (
+            "::::::allow_real_nets=x",
+            "",
+            "",
+            "nobody could log in with the entry before: sasld does not implement",
+        ),
+        ("::::::userdb_mail=x", "", "", "alice: replaced, now SSHA256\n"),
+    ] {
+        let place = Place::with(&format!("alice:{SSHA256}{old}\n"));
+        let source = place.foreign(&format!("alice:{other}{new}\n"));
+        let arguments = ["import", &source, "--format=dovecot", "--replace", "--apply"];
+        let output = place.run(&arguments, b"");
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        assert!(out(&output).contains(said), "{old}: {}", out(&output));
+        assert_eq!(place.text(), format!("alice:{other}{then}\n"));
+        let again = place.run(&arguments, b"");
+        assert!(out(&again).contains("alice: there already"), "{}", out(&again));
+    }
 }
 
 #[test]

@@ -130,7 +130,19 @@ fn verify_says_which_verifiers_the_password_fits() {
             assert_eq!(answer["schemes"][scheme], false);
         }
         assert_eq!(out(&output).contains("not of one password"), !right.is_empty() && !wrong.is_empty());
+        assert!(!out(&output).contains("not CRAM-MD5"), "{}", out(&output));
+        assert_eq!(answer["useless_mechanisms"].as_array().unwrap().len(), 0);
     }
+}
+
+#[test]
+fn verify_names_the_mechanism_that_a_right_password_is_of_no_use_for() {
+    let place = Place::with(&format!("alice:{SECRET}\n"));
+    let output = place.run(&["verify", "alice", "--password-stdin"], b"secret");
+    assert_eq!(code(&output), 0);
+    assert!(out(&output).contains("alice: not CRAM-MD5: nothing is stored"), "{}", out(&output));
+    let answer = json(&place.run(&["verify", "alice", "--password-stdin", "--json"], b"secret"));
+    assert_eq!(answer["useless_mechanisms"], serde_json::json!(["CRAM-MD5"]));
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn the_page_shows_what_the_commands_print() {
         (&["list"], ""),
         (&["show", "bob"], ""),
         (&["verify", "alice", "--password-stdin"], "wonderland"),
+        (&["verify", "bob", "--password-stdin"], "builder"),
         (&["lock", "bob"], ""),
         (&["lock", "bob"], ""),
         (&["unlock", "bob"], ""),

@@ -58,12 +58,12 @@ fn page(name: &str, path: &str, command: &Command) -> String {
         page.entry(&bold(&status.to_string()), &escape(meaning));
     }
     page.section("FILES");
-    for file in extra.files {
+    for file in extra.map_or(&[][..], |extra| extra.files) {
         page.entry(&format!("\\fI{}\\fR", escape(file.path)), &escape(file.about));
     }
-    if !extra.examples.is_empty() {
+    if let Some(extra) = extra {
         page.section("EXAMPLES");
-        for example in extra.examples {
+        for example in &extra.examples {
             page.paragraph();
             page.text(&escape(example.about));
             page.verbatim(example.commands);

@@ -235,21 +235,14 @@ impl Instance {
         }
     }
 
-    /// The command that sets parameters for one service in master.cf. `postconf -P` takes no blanks, so a list with
-    /// blanks inside braces goes into main.cf, as a parameter of its own that master.cf names.
+    /// The command that sets parameters for one service in master.cf, by way of main.cf where it has to.
     pub fn set_only_for(&self, service: &Service, settings: &[(&str, &str)]) -> String {
         let postconf = self.command("postconf");
-        let (mut here, mut main) = (Vec::new(), Vec::new());
-        for (name, value) in settings {
-            let mut value = without_blanks(value);
-            if value.contains(BLANKS) {
-                let own =
-                    format!("{name}_{}", service.name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
-                main.push(quote(&format!("{own}={}", list(&value).join(", "))));
-                value = format!("${own}");
-            }
-            here.push(quote(&format!("{}/{name}={value}", service.id())));
-        }
+        let all: Vec<OwnSetting> =
+            settings.iter().map(|(name, value)| OwnSetting::of(service, name, value)).collect();
+        let main = all.iter().filter_map(|setting| setting.main.as_ref());
+        let main: Vec<String> = main.map(|setting| quote(&setting.word())).collect();
+        let here: Vec<String> = all.iter().map(|setting| quote(&setting.here)).collect();
         let here = format!("{postconf} -P {}", here.join(" "));
         self.then_reload(match main.is_empty() {
             true => here,
@@ -314,6 +307,43 @@ impl Instance {
             true => format!("{command} && {} reload", self.command("postfix")),
             false => command,
         }
+    }
+}
+
+/// How a parameter of one service is set. `postconf -P` takes no blanks, so a list with blanks inside braces goes into
+/// main.cf, as a parameter of its own that master.cf names.
+#[derive(Debug)]
+pub struct OwnSetting {
+    /// What main.cf has to have first.
+    pub main: Option<MainSetting>,
+    /// The argument of `postconf -P`.
+    pub here: String,
+}
+
+/// A parameter of main.cf.
+#[derive(Debug)]
+pub struct MainSetting {
+    pub name: String,
+    pub value: String,
+}
+
+impl OwnSetting {
+    pub fn of(service: &Service, name: &str, value: &str) -> Self {
+        let id = service.id();
+        let value = without_blanks(value);
+        if !value.contains(BLANKS) {
+            return Self { main: None, here: format!("{id}/{name}={value}") };
+        }
+        let own = format!("{name}_{}", service.name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
+        let here = format!("{id}/{name}=${own}");
+        Self { main: Some(MainSetting { name: own, value: list(&value).join(", ") }), here }
+    }
+}
+
+impl MainSetting {
+    /// The argument of `postconf`.
+    pub fn word(&self) -> String {
+        format!("{}={}", self.name, self.value)
     }
 }
 

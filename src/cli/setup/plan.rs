@@ -5,7 +5,7 @@
 //! certificate, which has to be somewhere and changes nothing for services that have none.
 
 use super::{Change, PostfixArguments, which};
-use crate::cli::doctor::postfix::{Instance, Service, Tls, list, without_blanks};
+use crate::cli::doctor::postfix::{Instance, MainSetting, OwnSetting, Service, Tls, list, without_blanks};
 use crate::cli::doctor::{self, permitting, refuses_users};
 use crate::cli::{Exit, Failure};
 use crate::config::{Config, Listener};
@@ -47,7 +47,7 @@ impl<'a> Plan<'a> {
         let id = self.service.id();
         let chroot = if self.service.chroot { "y" } else { "n" };
         let entry = format!("{id}={} inet n - {chroot} - - smtpd", self.service.name);
-        self.postconf(&["-M", &entry], Some(&["-MX", &id]));
+        self.postconf(&["-M", &entry], &[&["-MX", &id]]);
         if which::is_wrapped(&self.service.name) {
             self.set_for_service("smtpd_tls_wrappermode", "yes");
         }
@@ -152,7 +152,7 @@ impl<'a> Plan<'a> {
         let openssl = "openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj";
         let mut command: Vec<String> = openssl.split(' ').map(str::to_owned).collect();
         command.extend([subject, "-keyout".into(), key.clone(), "-out".into(), certificate.clone()]);
-        let undo = Some(vec!["rm".to_owned(), key.clone(), certificate.clone()]);
+        let undo = vec![vec!["rm".to_owned(), key.clone(), certificate.clone()]];
         self.changes.push(Change { command, undo });
         self.set("smtpd_tls_cert_file", &certificate);
         self.set("smtpd_tls_key_file", &key);
@@ -176,13 +176,17 @@ impl<'a> Plan<'a> {
 
     /// A parameter of main.cf, unless it holds already.
     fn set(&mut self, name: &str, value: &str) {
-        if self.service.get(name) == value {
-            return;
+        if self.service.get(name) != value {
+            self.put(name, value);
         }
+    }
+
+    /// A parameter of main.cf.
+    fn put(&mut self, name: &str, value: &str) {
         let setting = format!("{name}={value}");
         match self.instance.written.get(name) {
-            Some(before) => self.postconf(&[&setting], Some(&[&format!("{name}={before}")])),
-            None => self.postconf(&[&setting], Some(&["-X", name])),
+            Some(before) => self.postconf(&[&setting], &[&[&format!("{name}={before}")]]),
+            None => self.postconf(&[&setting], &[&["-X", name]]),
         }
     }
 
@@ -193,21 +197,30 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// A parameter of the service in master.cf. (`postconf -P` takes no blanks.)
+    /// A parameter of the service in master.cf, by way of main.cf where it has to.
     fn put_for_service(&mut self, name: &str, value: &str) {
-        let id = self.service.id();
-        let setting = format!("{id}/{name}={}", without_blanks(value));
-        match self.service.overrides.get(name) {
-            _ if self.new => self.postconf(&["-P", &setting], None),
-            Some(before) => {
-                let before = format!("{id}/{name}={}", without_blanks(before));
-                self.postconf(&["-P", &setting], Some(&["-P", &before]));
+        let now = OwnSetting::of(&self.service, name, value);
+        let before = self.service.overrides.get(name).map(|value| OwnSetting::of(&self.service, name, value));
+        let main_before = before.as_ref().and_then(|before| before.main.as_ref()).map(MainSetting::word);
+        match now.main {
+            // The setting before needs the parameter, too.
+            Some(main) if main_before.is_some() => self.postconf(&[&main.word()], &[]),
+            Some(main) => self.put(&main.name, &main.value),
+            None => {}
+        }
+        let command = ["-P", &now.here];
+        match (before, main_before) {
+            _ if self.new => self.postconf(&command, &[]),
+            (Some(before), None) => self.postconf(&command, &[&["-P", &before.here]]),
+            (Some(before), Some(main)) => self.postconf(&command, &[&[&main], &["-P", &before.here]]),
+            (None, _) => {
+                let own = format!("{}/{name}", self.service.id());
+                self.postconf(&command, &[&["-PX", &own]]);
             }
-            None => self.postconf(&["-P", &setting], Some(&["-PX", &format!("{id}/{name}")])),
         }
     }
 
-    fn postconf(&mut self, arguments: &[&str], undo: Option<&[&str]>) {
+    fn postconf(&mut self, arguments: &[&str], undo: &[&[&str]]) {
         let with_program = |arguments: &[&str]| {
             let mut command = vec!["postconf".to_owned()];
             if !self.instance.default {
@@ -216,7 +229,8 @@ impl<'a> Plan<'a> {
             command.extend(arguments.iter().map(|&argument| argument.to_owned()));
             command
         };
-        let change = Change { command: with_program(arguments), undo: undo.map(with_program) };
+        let undo = undo.iter().map(|arguments| with_program(arguments)).collect();
+        let change = Change { command: with_program(arguments), undo };
         self.changes.push(change);
     }
 }

@@ -5,7 +5,7 @@
 use clap::Args;
 use serde_json::Value;
 
-use super::password::{PasswordArgs, derive_all, in_words, notes, schemes_of};
+use super::password::{PasswordArgs, are_for, are_of, derive_all, in_words, notes, schemes_of};
 use super::voice::{Generated, Report, user};
 use super::{UserError, UserSettings, Voice, load, rewrite};
 use crate::cli::Exit;
@@ -176,10 +176,7 @@ fn fits(
     let Some(verifiers) = load(settings)?.lookup(name).and_then(|entry| entry.verifiers) else {
         return Ok(false);
     };
-    let stored = schemes_of(&verifiers);
-    Ok(stored.len() == schemes.len()
-        && schemes.iter().all(|scheme| stored.contains(scheme))
-        && verifiers.iter().all(|verifier| verifier.verify(password).is_some()))
+    Ok(are_of(&verifiers, schemes) && are_for(&verifiers, password))
 }
 
 fn unchanged(name: &str, why: &str) -> Report {

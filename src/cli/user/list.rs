@@ -97,3 +97,15 @@ pub(super) fn mechanisms(entry: &Entry, settings: &UserSettings<'_>) -> Vec<&'st
     };
     settings.mechanisms.iter().filter(works).map(|mechanism| mechanism.name()).collect()
 }
+
+/// The mechanisms that are offered and cannot let this user in, although the entry is open.
+pub(super) fn useless_mechanisms(entry: &Entry, settings: &UserSettings<'_>) -> Vec<&'static str> {
+    let usable = mechanisms(entry, settings);
+    let offered = settings.mechanisms.iter().map(|mechanism| mechanism.name());
+    offered.filter(|name| entry.closed.is_none() && !usable.contains(name)).collect()
+}
+
+/// The reason for one of [`useless_mechanisms`].
+pub(super) fn why_useless(mechanism: &str) -> String {
+    format!("not {mechanism}: nothing is stored that it could use ({mechanism} or PLAIN)")
+}

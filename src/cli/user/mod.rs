@@ -82,8 +82,9 @@ pub enum UserCommand {
     Unlock(lock::NamesArgs),
     /// Check a password against everything that is stored for a user
     ///
-    /// No login is made and the daemon is not asked. Exit status 0: the password is right for every mechanism and the
-    /// user may log in. 1: it is not, or nobody can log in with this entry.
+    /// No login is made and the daemon is not asked. Exit status 0: the password is right for every verifier that is
+    /// stored. Mechanisms that are offered and for which nothing is stored are named. 1: it is not right for all of
+    /// them, or nobody can log in with this entry.
     Verify(verify::VerifyArgs),
     /// Edit the file with $VISUAL or $EDITOR
     ///

@@ -127,6 +127,17 @@ pub(super) fn schemes_of(verifiers: &Verifiers) -> Vec<Scheme> {
     verifiers.iter().map(Verifier::scheme).collect()
 }
 
+/// Whether there is a verifier in each of these schemes, and none else.
+pub(super) fn are_of(verifiers: &Verifiers, schemes: &[Scheme]) -> bool {
+    let stored = schemes_of(verifiers);
+    stored.len() == schemes.len() && schemes.iter().all(|scheme| stored.contains(scheme))
+}
+
+/// Whether all of them are made of this password. Takes as long as their hashes.
+pub(super) fn are_for(verifiers: &Verifiers, password: &Password) -> bool {
+    verifiers.iter().all(|verifier| verifier.verify(password).is_some())
+}
+
 /// `ARGON2ID and CRAM-MD5`.
 pub(super) fn in_words(schemes: &[Scheme]) -> String {
     let names: Vec<&str> = schemes.iter().map(|scheme| scheme.name()).collect();

@@ -4,7 +4,7 @@ use std::io;
 
 use serde_json::{Value, json};
 
-use super::list::{describe, mechanisms, schemes};
+use super::list::{describe, mechanisms, schemes, useless_mechanisms, why_useless};
 use super::{UserError, UserSettings, Voice, load};
 use crate::cli::Exit;
 use crate::secrets::{self, Closed, Entry, Problem, Secrets};
@@ -56,11 +56,8 @@ fn as_text(
     writeln!(voice.out, "name        {}", secrets::escape(entry.name.as_bytes()))?;
     writeln!(voice.out, "schemes     {}", or_none(schemes(entry)))?;
     writeln!(voice.out, "mechanisms  {}", or_none(mechanisms(entry, settings)))?;
-    let usable = mechanisms(entry, settings);
-    let useless = settings.mechanisms.iter().filter(|mechanism| !usable.contains(&mechanism.name()));
-    for mechanism in useless.filter(|_| entry.closed.is_none()) {
-        let name = mechanism.name();
-        writeln!(voice.out, "            not {name}: nothing is stored that it could use ({name} or PLAIN)")?;
+    for mechanism in useless_mechanisms(entry, settings) {
+        writeln!(voice.out, "            {}", why_useless(mechanism))?;
     }
     let from = match entry.allow_nets.as_deref() {
         None => "anywhere".to_owned(),

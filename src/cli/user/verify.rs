@@ -1,12 +1,13 @@
 //! `sasld user verify`: is this the password, asked of every verifier on the user's line.
 //!
 //! It says yes only if the user could log in with it by every mechanism that his verifiers serve, so that a script may
-//! rely on the exit code. A wrong password, an unknown user and a closed entry are all a no; who asks can read the file
+//! rely on the exit code; mechanisms that are offered and that none of them serves are named. A wrong password, an unknown user and a closed entry are all a no; who asks can read the file
 //! and need not be kept from telling them apart.
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::list::{useless_mechanisms, why_useless};
 use super::{UserError, UserSettings, Voice, load};
 use crate::cli::Exit;
 use crate::cli::prompt::PasswordPrompt;
@@ -58,6 +59,7 @@ pub(super) fn run(
     let right = checks.iter().filter(|(_, right)| *right).count();
     let exit =
         if right > 0 && right == checks.len() && entry.closed.is_none() { Exit::Yes } else { Exit::No };
+    let useless = useless_mechanisms(&entry, settings);
     if voice.json {
         let schemes: Map<String, Value> =
             checks.iter().map(|(scheme, right)| ((*scheme).to_owned(), (*right).into())).collect();
@@ -67,6 +69,7 @@ pub(super) fn run(
             "right": exit == Exit::Yes,
             "schemes": schemes,
             "closed": closed,
+            "useless_mechanisms": useless,
         }))?;
     } else if !voice.quiet {
         for (scheme, right) in &checks {
@@ -77,6 +80,9 @@ pub(super) fn run(
                 voice.out,
                 "{shown}: the verifiers are not of one password; `sasld user passwd {shown}` makes new ones"
             )?;
+        }
+        for mechanism in useless {
+            writeln!(voice.out, "{shown}: {}", why_useless(mechanism))?;
         }
         if let Some(closed) = entry.closed {
             writeln!(voice.out, "{shown}: nobody can log in with this entry: {closed}")?;

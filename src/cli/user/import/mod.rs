@@ -180,7 +180,8 @@ pub(super) fn run(
         Err(StoreError::Load(LoadError::Missing { .. })) => None,
         text => Some(text?),
     };
-    let planned = plan::plan(users, text.as_ref(), args.replace, settings);
+    let replace = args.replace.then_some(schemes.as_slice());
+    let planned = plan::plan(users, text.as_ref(), replace, settings);
     let wanted = planned.iter().filter(|planned| planned.fate.writes()).count();
     let installed =
         if args.apply && wanted > 0 { write(&planned, text.as_ref(), &schemes, settings)? } else { None };

@@ -2,6 +2,7 @@
 //!
 //! Nobody is left out silently and nothing is guessed: a name that stands in the file twice is taken from neither line,
 //! and somebody who is there already keeps what he has unless that is what the file says, too, or `--replace` is given.
+//! Whoever is locked stays so, for only `unlock` undoes `lock`; a restriction that goes is named. With `--replace` a password that is the same is stored again if it is not stored in the schemes that are asked for.
 
 use std::collections::HashMap;
 
@@ -10,8 +11,9 @@ use zeroize::Zeroizing;
 
 use super::{Foreign, Stored, schemes_in_words};
 use crate::cli::user::UserSettings;
+use crate::cli::user::password::{are_for, are_of};
 use crate::credential::{Scheme, Verifiers};
-use crate::secrets::{self, Closed, OldLine, Secrets, SecretsEditor};
+use crate::secrets::{self, Closed, Net, OldLine, Secrets, SecretsEditor};
 
 /// What becomes of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,11 +87,12 @@ impl Planned {
     }
 }
 
-/// Decides about everybody, in the order of the foreign file. `file` is the secrets file, if there is one.
+/// Decides about everybody, in the order of the foreign file. `file` is the secrets file, if there is one; `replace`
+/// has the schemes for passwords if users who are there already are to be replaced.
 pub(super) fn plan(
     users: Vec<Foreign>,
     file: Option<&SecretsEditor>,
-    replace: bool,
+    replace: Option<&[Scheme]>,
     settings: &UserSettings<'_>,
 ) -> Vec<Planned> {
     let present = file.map(SecretsEditor::users).unwrap_or_default();
@@ -138,7 +141,7 @@ fn decide(
     name: &str,
     user: Foreign,
     old: Option<&OldLine<'_>>,
-    replace: bool,
+    replace: Option<&[Scheme]>,
     settings: &UserSettings<'_>,
 ) -> Result<Decided, String> {
     secrets::check_name(name.as_bytes()).map_err(|error| error.to_string())?;
@@ -153,11 +156,22 @@ fn decide(
     if old.twice {
         return Err(format!("the name stands in {} more than once", settings.path.display()));
     }
-    if is_same(old, &stored, user.rest.as_deref()) {
-        return Ok((Fate::Unchanged, None, stored, None));
+    let stays_locked = old.is_locked().then(|| user.rest.as_deref().map(secrets::lock_rest));
+    let (rest, remark) = match stays_locked {
+        // The file has a lock of its own, and its remark.
+        None | Some(Some(None)) => (user.rest, remark),
+        Some(locked) => {
+            (locked.flatten(), Some("stays locked; `sasld user unlock` lets the user in".to_owned()))
+        }
+    };
+    if is_same(old, &stored, rest.as_deref(), replace) {
+        return Ok((Fate::Unchanged, remark, stored, None));
     }
-    if replace {
-        return Ok((Fate::Replaced, remark, stored, user.rest));
+    if replace.is_some() {
+        let gone = rest.as_deref().and_then(|rest| gone(name, old.rest, rest, settings));
+        let remarks: Vec<String> = remark.into_iter().chain(gone).collect();
+        let remark = (!remarks.is_empty()).then(|| remarks.join("; "));
+        return Ok((Fate::Replaced, remark, stored, rest));
     }
     Err(format!("exists already on line {} and is different; --replace takes this one", old.number))
 }
@@ -165,9 +179,7 @@ fn decide(
 /// What the extra fields of a passwd-file line do to its user; an error if they are broken.
 fn remark(name: &str, rest: Option<&[u8]>, settings: &UserSettings<'_>) -> Result<Option<String>, String> {
     let Some(rest) = rest else { return Ok(None) };
-    let mut line = [name.as_bytes(), b":{PLAIN.b64}eA==", rest, b"\n"].concat();
-    line.retain(|byte| *byte != b'\r');
-    let secrets = Secrets::parse(Zeroizing::new(line), &settings.names);
+    let secrets = with_rest(name, rest, settings);
     match secrets.lookup(name).and_then(|entry| entry.closed) {
         None => Ok(None),
         Some(Closed::Nologin) => Ok(Some("locked (nologin)".to_owned())),
@@ -179,15 +191,43 @@ fn remark(name: &str, rest: Option<&[u8]>, settings: &UserSettings<'_>) -> Resul
     }
 }
 
-/// Whether the secrets file says the same of a user already.
-fn is_same(old: &OldLine<'_>, stored: &Stored, rest: Option<&[u8]>) -> bool {
+/// The restriction of a user that no longer holds with the new rest of his line.
+fn gone(name: &str, old: &[u8], new: &[u8], settings: &UserSettings<'_>) -> Option<String> {
+    let [old, new] = [old, new].map(|rest| with_rest(name, rest, settings).lookup(name));
+    let (old, new) = (old?, new?);
+    let nets = |nets: &[Net]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    match (old.closed, &old.allow_nets) {
+        (Some(closed), _) if new.closed.is_none() => {
+            Some(format!("nobody could log in with the entry before: {closed}"))
+        }
+        (_, Some(old)) if new.allow_nets.is_none() => {
+            Some(format!("allow_nets={} goes: logins from anywhere", nets(old)))
+        }
+        (_, Some(old)) if new.allow_nets.as_ref() != Some(old) => {
+            let new = new.allow_nets.as_deref().map(nets).unwrap_or_default();
+            Some(format!("allow_nets={new} instead of {}", nets(old)))
+        }
+        _ => None,
+    }
+}
+
+/// A file with nobody but this user, who has a good password.
+fn with_rest(name: &str, rest: &[u8], settings: &UserSettings<'_>) -> Secrets {
+    let mut line = [name.as_bytes(), b":{PLAIN.b64}eA==", rest, b"\n"].concat();
+    line.retain(|byte| *byte != b'\r');
+    Secrets::parse(Zeroizing::new(line), &settings.names)
+}
+
+/// Whether the secrets file says the same of a user already, and with `schemes` in just these.
+fn is_same(old: &OldLine<'_>, stored: &Stored, rest: Option<&[u8]>, schemes: Option<&[Scheme]>) -> bool {
     if rest.is_some_and(|rest| rest != old.rest) {
         return false;
     }
     match (stored, old.field) {
         (_, None) => false,
         (Stored::Field(field), Some(old)) => old == field.as_slice(),
-        (Stored::Plain(password), Some(old)) => Verifiers::parse(old)
-            .is_ok_and(|verifiers| verifiers.iter().all(|verifier| verifier.verify(password).is_some())),
+        (Stored::Plain(password), Some(old)) => Verifiers::parse(old).is_ok_and(|verifiers| {
+            schemes.is_none_or(|schemes| are_of(&verifiers, schemes)) && are_for(&verifiers, password)
+        }),
     }
 }
