@@ -244,6 +244,33 @@ fn it_depends_on_what_it_links_and_on_what_its_scripts_call() {
     assert_eq!(names, BTreeSet::from(expected));
 }
 
+/// What the issue of the package names; a file that another tool has to find lies where that tool looks.
+#[test]
+fn it_brings_all_that_was_promised() {
+    let Some(package) = package() else { return };
+    let listed = output(Command::new("dpkg-deb").arg("--contents").arg(&package.new));
+    let brought: BTreeSet<&str> = listed.lines().filter_map(|line| line.split_whitespace().nth(5)).collect();
+    let promised = "\
+        ./usr/sbin/sasld ./usr/sbin/sasld-pam ./etc/sasld/sasld.yaml ./etc/sasld/conf.d/ ./etc/pam.d/sasld \
+        ./usr/lib/sysusers.d/sasld.conf ./usr/lib/tmpfiles.d/sasld.conf \
+        ./lib/systemd/system/sasld.service ./lib/systemd/system/sasld.socket \
+        ./lib/systemd/system/sasld-instance@.socket \
+        ./lib/systemd/system/sasld-pam.service ./lib/systemd/system/sasld-pam.socket \
+        ./etc/apparmor.d/sasld ./etc/apparmor.d/sasld-pam \
+        ./etc/fail2ban/filter.d/sasld.conf ./usr/share/doc/sasld/examples/jail.conf \
+        ./usr/share/man/man5/sasld.yaml.5.gz ./usr/share/man/man5/sasld-secrets.5.gz \
+        ./usr/share/man/man7/sasld-log.7.gz ./usr/share/man/man8/sasld.8.gz \
+        ./usr/share/man/man8/sasld-doctor.8.gz ./usr/share/man/man8/sasld-pam.8.gz \
+        ./usr/share/bash-completion/completions/sasld ./usr/share/zsh/vendor-completions/_sasld \
+        ./usr/share/fish/vendor_completions.d/sasld.fish \
+        ./usr/share/doc/sasld/README.Debian ./usr/share/doc/sasld/copyright \
+        ./usr/share/doc/sasld/changelog.gz ./usr/share/doc/sasld/changelog.Debian.gz";
+    let missing: Vec<&str> = promised.split_whitespace().filter(|file| !brought.contains(file)).collect();
+    assert!(missing.is_empty(), "{missing:?}\n{listed}");
+    let suggests = output(Command::new("dpkg-deb").arg("--field").arg(&package.new).arg("Suggests"));
+    assert_eq!(suggests.trim_end(), "apparmor, fail2ban, postfix");
+}
+
 #[test]
 fn it_was_built_without_a_network() {
     let Some(package) = package() else { return };
