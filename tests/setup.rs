@@ -157,6 +157,11 @@ fn who_has_logged_in_may_relay_on_every_service_and_nobody_else_is_let_in() {
             "submission",
             ["permit_sasl_authenticated,reject", ""],
         ),
+        (
+            "smtpd_relay_restrictions = permit_mynetworks, reject_sender_login_mismatch, permit_sasl_authenticated, reject\n",
+            "submission",
+            ["reject_sender_login_mismatch,permit_sasl_authenticated,reject", ""],
+        ),
     ] {
         let Some(site) = postfix(&format!("{CERTIFICATE}{main_cf}"), port_25) else { return };
         let applied = site.sasld(&["setup", "postfix", "--service", service, "--apply"]);

@@ -18,7 +18,7 @@ pub(super) mod shell;
 mod smtp;
 mod units;
 
-pub(super) use probes::access::{LISTS as RESTRICTIONS, permitting, refuses_users};
+pub(super) use probes::access::{LISTS as RESTRICTIONS, holding_users, permitting, refuses_users};
 
 use super::prompt::PasswordPrompt;
 use super::{Exit, Failure};

@@ -6,7 +6,7 @@
 
 use super::{Change, PostfixArguments, which};
 use crate::cli::doctor::postfix::{Instance, MainSetting, OwnSetting, Service, Tls, list, without_blanks};
-use crate::cli::doctor::{self, permitting, refuses_users};
+use crate::cli::doctor::{self, holding_users, permitting, refuses_users};
 use crate::cli::{Exit, Failure};
 use crate::config::{Config, Listener};
 use crate::sasl::Mechanism;
@@ -159,12 +159,16 @@ impl<'a> Plan<'a> {
     }
 
     /// Who has logged in may send; on a service that is only for users, nobody else. Nothing here lets anybody in who
-    /// has not logged in: lists get that one permission, or lose all others.
+    /// has not logged in: lists get that one permission, or lose all others. What holds users to their own addresses
+    /// goes on doing so.
     fn let_users_send(&mut self) {
         const RELAY: &str = "smtpd_relay_restrictions";
         let for_users = !self.service.is_port_25() && !self.service.overrides.contains_key(RELAY);
         if for_users {
-            self.set_for_service(RELAY, "permit_sasl_authenticated,reject");
+            let relay = list(self.service.get(RELAY));
+            let held = holding_users(&relay);
+            let value = [&held[..], &["permit_sasl_authenticated", "reject"]].concat().join(",");
+            self.set_for_service(RELAY, &value);
         }
         for name in doctor::RESTRICTIONS.into_iter().filter(|name| !(for_users && *name == RELAY)) {
             let elements = list(self.service.get(name));

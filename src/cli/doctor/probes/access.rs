@@ -95,16 +95,22 @@ pub(in crate::cli) fn refuses_users(elements: &[&str]) -> bool {
     obstacle(elements).is_some()
 }
 
+/// What of a list holds users to their own addresses, as they meet it.
+pub(in crate::cli) fn holding_users<'a>(elements: &[&'a str]) -> Vec<&'a str> {
+    let met = in_force(for_users(elements)).map(|(_, element)| element);
+    met.filter(|element| MISMATCHES.contains(element)).collect()
+}
+
 /// The list with the permission where it counts: before everything that could refuse. What holds users to their own
 /// addresses now still does so: it comes before the permission.
 pub(in crate::cli) fn permitting(elements: &[&str]) -> String {
     let mut list = without(elements, &[PERMIT]);
     let refusing = |(_, element): &(usize, &str)| STOPS.contains(element) || SUSPICIONS.contains(element);
     let at = in_force(&list).find(refusing).map_or(list.len(), |(at, _)| at);
-    let met: Vec<&str> = in_force(for_users(elements)).map(|(_, element)| element).collect();
+    let met = holding_users(elements);
     let passed: Vec<&str> = in_force(&list[at..]).map(|(_, element)| element).collect();
     let mut first: Vec<&str> = Vec::new();
-    for check in MISMATCHES.into_iter().filter(|check| met.contains(check) && passed.contains(check)) {
+    for check in met.into_iter().filter(|check| passed.contains(check)) {
         match check {
             // It stays where it is for strangers, too.
             MISMATCH => first.push(USER_MISMATCH),
