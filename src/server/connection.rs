@@ -15,7 +15,7 @@ use crate::sasl::{Answer, Outage, Question};
 use crate::session::{Action, Attempt, CloseReason, Moment, Origin, Session, Ticket};
 use crate::tally::{Remembered, Rules};
 use crate::telemetry::log_attempt;
-use crate::wire::{Greeting, LineBuffer};
+use crate::wire::{Greeting, LineBuffer, wipe};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};
 use core::time::Duration;
@@ -254,7 +254,7 @@ impl Connection {
             };
             // Passwords have passed through here.
             read[..length].zeroize();
-            whole_line.zeroize();
+            wipe(whole_line);
             end
         })
     }

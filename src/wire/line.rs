@@ -58,7 +58,7 @@ impl LineBuffer {
         let line = if self.partial.is_empty() {
             head
         } else {
-            whole.zeroize();
+            wipe(whole);
             whole.reserve(MAX_LINE_BYTES);
             whole.extend_from_slice(&self.partial);
             whole.extend_from_slice(head);
@@ -84,6 +84,13 @@ impl LineBuffer {
         }
         self.partial.extend_from_slice(chunk);
     }
+}
+
+/// Empties the buffer of [`LineBuffer::next_line`], and overwrites what was in it. It never moves, so nothing is left
+/// elsewhere; `Vec::zeroize` would overwrite all 16 KiB that it could hold, byte by byte, for a line of a hundred.
+pub fn wipe(buffer: &mut Vec<u8>) {
+    buffer.as_mut_slice().zeroize();
+    buffer.clear();
 }
 
 impl Drop for LineBuffer {

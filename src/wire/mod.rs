@@ -17,7 +17,7 @@ pub mod line;
 pub mod reply;
 
 pub use command::{AuthRequest, Command, InitialResponse, ParseError, RequestId, Secured};
-pub use line::{LineBuffer, LineError};
+pub use line::{LineBuffer, LineError, wipe};
 pub use reply::{FailCode, Greeting, Reply};
 
 /// The only major version there is. A client with another one cannot be served.
