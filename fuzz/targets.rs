@@ -24,6 +24,7 @@ use sasld::session::{Action, Moment, Session};
 use sasld::wire::field::{escape, unescape};
 use sasld::wire::{Command, LineBuffer, LineError, MAX_LINE_BYTES, Reply};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::LazyLock;
 use zeroize::Zeroizing;
 
 /// Something that takes a stranger's bytes.
@@ -58,17 +59,19 @@ fn line(data: &[u8]) {
         ((all, Err(_)), (some, Err(_))) => assert!(all.starts_with(some) || some.starts_with(all)),
         (whole, pieces) => assert_eq!(whole, pieces),
     }
-    for line in &whole.0 {
-        assert!(line.len() < MAX_LINE_BYTES && !line.contains(&b'\n') && !line.contains(&0));
-    }
 }
 
-fn lines(data: &[u8], size: usize) -> (Vec<Vec<u8>>, Result<(), LineError>) {
+/// The lines, each with a LF.
+fn lines(data: &[u8], size: usize) -> (Vec<u8>, Result<(), LineError>) {
     let (mut buffer, mut whole, mut lines) = (LineBuffer::default(), Vec::new(), Vec::new());
     for mut chunk in data.chunks(size) {
         loop {
             match buffer.next_line(&mut chunk, &mut whole) {
-                Ok(Some(line)) => lines.push(line.to_vec()),
+                Ok(Some(line)) => {
+                    assert!(line.len() < MAX_LINE_BYTES && !line.contains(&b'\n') && !line.contains(&0));
+                    lines.extend_from_slice(line);
+                    lines.push(b'\n');
+                }
                 Ok(None) => break,
                 Err(error) => return (lines, Err(error)),
             }
@@ -101,8 +104,24 @@ fn command(data: &[u8]) {
     }
 }
 
-fn rules() -> NameRules {
-    NameRules::default()
+/// Made once: an input should cost what it is about.
+static POLICY: LazyLock<Policy> = LazyLock::new(|| {
+    let default_service =
+        ServicePolicy { mechanisms: Mechanism::ALL.to_vec(), require_tls: false, allow_nets: None };
+    Policy {
+        host: "mail.example.com".to_owned(),
+        names: NameRules::default(),
+        default_service,
+        services: BTreeMap::new(),
+        refusal_delay: Duration::ZERO,
+        deadline: Duration::from_secs(8),
+        on_outage: OnOutage::Auto,
+        max_exchanges: 16,
+    }
+});
+
+fn context() -> Context<'static> {
+    Context { names: &POLICY.names, host: &POLICY.host }
 }
 
 /// A question may only be about a name that can exist and a password that could be right.
@@ -121,14 +140,14 @@ fn seed() -> Seed {
 }
 
 fn start(mechanism: Mechanism, response: Option<&[u8]>) -> Step {
-    mechanism.start(response, &Context { names: &rules(), host: "mail.example.com" }, seed)
+    mechanism.start(response, &context(), seed)
 }
 
 fn plain(data: &[u8]) {
     let direct = start(Mechanism::Plain, Some(data));
     let Step::Challenge(prompt, awaiting) = start(Mechanism::Plain, None) else { panic!("no challenge") };
     assert!(prompt.is_empty());
-    let later = awaiting.respond(data, &Context { names: &rules(), host: "mail.example.com" });
+    let later = awaiting.respond(data, &context());
     match (direct, later) {
         (Step::Ask(one, _), Step::Ask(other, _)) => {
             is_sound(&one);
@@ -147,13 +166,11 @@ fn plain(data: &[u8]) {
 fn login(data: &[u8]) {
     let divide = data.iter().position(|&byte| byte == b'\n').unwrap_or(data.len());
     let (name, password) = (&data[..divide], data.get(divide + 1..).unwrap_or_default());
-    let names = rules();
-    let context = Context { names: &names, host: "mail.example.com" };
     let Step::Challenge(_, awaiting) = start(Mechanism::Login, None) else { panic!("no challenge") };
-    match awaiting.respond(name, &context) {
+    match awaiting.respond(name, &context()) {
         Step::Challenge(prompt, awaiting) => {
             assert_eq!(prompt, b"Password:");
-            match awaiting.respond(password, &context) {
+            match awaiting.respond(password, &context()) {
                 Step::Ask(question, _) => {
                     is_sound(&question);
                     let Question::VerifyPassword(_, asked) = question else { panic!("another question") };
@@ -176,8 +193,7 @@ fn cram_md5(data: &[u8]) {
     let Step::Challenge(challenge, awaiting) = start(Mechanism::CramMd5, None) else {
         panic!("no challenge")
     };
-    let names = rules();
-    match awaiting.respond(data, &Context { names: &names, host: "mail.example.com" }) {
+    match awaiting.respond(data, &context()) {
         Step::Ask(question, awaiting) => {
             is_sound(&question);
             let challenge = String::from_utf8(challenge).expect("a challenge is text");
@@ -199,24 +215,9 @@ fn wonder() -> sasld::credential::CramMd5Key {
     Verifier::parse(b"{PLAIN}wonder").expect("it is one").cram_md5().expect("it serves CRAM-MD5")
 }
 
-fn policy() -> Policy {
-    let default_service =
-        ServicePolicy { mechanisms: Mechanism::ALL.to_vec(), require_tls: false, allow_nets: None };
-    Policy {
-        host: "mail.example.com".to_owned(),
-        names: rules(),
-        default_service,
-        services: BTreeMap::new(),
-        refusal_delay: Duration::ZERO,
-        deadline: Duration::from_secs(8),
-        on_outage: OnOutage::Auto,
-        max_exchanges: 16,
-    }
-}
-
 /// A connection's bytes, as they come. Somebody who is let in has said his password in one of these lines.
 fn session(data: &[u8]) {
-    let (policy, now) = (policy(), Moment(Duration::from_secs(1)));
+    let (policy, now) = (&*POLICY, Moment(Duration::from_secs(1)));
     let mut session = Session::new(now);
     let (mut buffer, mut whole, mut chunk) = (LineBuffer::default(), Vec::new(), data);
     let mut random = 0_u128;
@@ -227,10 +228,10 @@ fn session(data: &[u8]) {
     let (mut said, mut challenges) = (Vec::new(), Vec::new());
     while let Ok(Some(line)) = buffer.next_line(&mut chunk, &mut whole) {
         said.push(line.to_vec());
-        let mut action = session.on_line(line, now, &policy, policy.max_exchanges, &mut next);
+        let mut action = session.on_line(line, now, policy, policy.max_exchanges, &mut next);
         if let Action::Ask(ticket, question, _) = action {
             is_sound(&question);
-            action = session.on_answer(ticket, Ok(answer(&question)), now, &policy, &mut next);
+            action = session.on_answer(ticket, Ok(answer(&question)), now, policy, &mut next);
         }
         match action {
             Action::Send(Reply::Cont(_, challenge)) => challenges.push(challenge),
@@ -283,8 +284,8 @@ fn schedule(data: &[u8]) {
 
 /// Every user of a file can be looked up under his own name and no other; no entry is open without a verifier.
 fn secrets(data: &[u8]) {
-    let names = rules();
-    let allowed = |name: &str| names.canonical(name.as_bytes()).is_ok();
+    let rules = &POLICY.names;
+    let allowed = |name: &str| rules.canonical(name.as_bytes()).is_ok();
     let names = Names { lowercase: true, allowed: &allowed };
     let secrets = Secrets::parse(Zeroizing::new(data.to_vec()), &names);
     let mut users = 0;
