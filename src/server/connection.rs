@@ -104,17 +104,22 @@ struct Connection {
 
 type Answered = (Ticket, Result<Answer, Outage>);
 
-/// Serves a connection until its end.
-pub(super) async fn serve(stream: Stream, service: Arc<Service>, number: u32) {
-    let now = service.now();
-    let mut out = Vec::with_capacity(256);
+/// What connection `number` is told before anything else.
+pub(super) fn greeting(service: &Service, number: u32) -> Vec<u8> {
+    let mut greeting = Vec::with_capacity(256);
     Greeting {
         mechanisms: &service.live.load().policy.default_service.mechanisms,
         pid: std::process::id(),
         connection: number,
         cookie: random::random(),
     }
-    .encode(&mut out);
+    .encode(&mut greeting);
+    greeting
+}
+
+/// Serves a connection until its end. `out` is what is left of its greeting.
+pub(super) async fn serve(stream: Stream, service: Arc<Service>, number: u32, out: Vec<u8>) {
+    let now = service.now();
     let mut connection = Connection {
         stream,
         service,

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::{Gid, Uid};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -167,6 +167,19 @@ pub enum Accepted {
     Unix(UnixStream),
     /// Over TCP.
     Tcp(TcpStream),
+}
+
+impl Accepted {
+    /// Sends as much as the socket takes at once, and says how much that was.
+    ///
+    /// # Errors
+    /// What write(2) says, such as that the socket is full or the client gone.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => (&mut &*stream).write(bytes),
+            Self::Tcp(stream) => (&mut &*stream).write(bytes),
+        }
+    }
 }
 
 /// What came of an attempt to accept.

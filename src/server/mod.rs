@@ -1,7 +1,9 @@
 //! Accepts connections and gives each of them to one of the serving threads.
 //!
 //! There is one serving thread per core, each with a runtime of its own, and a connection stays on the thread it was
-//! given to: but for the log, a login shares nothing with another thread's. The accepting thread does nothing but accept.
+//! given to: but for the log, a login shares nothing with another thread's. The accepting thread does nothing but accept,
+//! and greets at once: whatever becomes of the serving thread, or of us, no client has been accepted and is not greeted,
+//! but for the one of this very moment.
 //!
 //! No error of accept(2) ends the loop. At the connection limit and without free descriptors, newcomers wait in the
 //! backlog: a connection that is closed before its greeting makes Postfix's smtpd exit and its port stop.
@@ -228,6 +230,10 @@ impl Server {
         connections.count.fetch_add(1, Ordering::Relaxed);
         let present = Present { connections, _permit: permit };
         let service = Arc::clone(&self.service);
+        let mut greeting = connection::greeting(&service, number);
+        // A new socket takes it whole; if one does not, the rest is written when it does.
+        let sent = stream.send(&greeting).unwrap_or_default();
+        greeting.drain(..sent);
         self.worker(number).runtime.spawn(async move {
             let _present = present;
             let stream = match stream {
@@ -235,7 +241,7 @@ impl Server {
                 Accepted::Tcp(stream) => tokio::net::TcpStream::from_std(stream).map(Stream::Tcp),
             };
             match stream {
-                Ok(stream) => connection::serve(stream, service, number).await,
+                Ok(stream) => connection::serve(stream, service, number, greeting).await,
                 Err(error) => error!(event = "not_served", connection = number, reason = %error),
             }
         });
@@ -283,6 +289,8 @@ impl Drop for Present {
 mod tests {
     use super::*;
     use crate::passdb::Chain;
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn the_number_of_a_connection_is_never_0() {
@@ -294,6 +302,22 @@ mod tests {
         };
         let numbers = [(); 4].map(|()| connections.next_number());
         assert_eq!(numbers, [u32::MAX - 1, u32::MAX, 1, 2]);
+    }
+
+    #[test]
+    fn a_client_is_greeted_although_its_thread_hangs() {
+        let live = Live { policy: connection::tests::policy(), passdbs: Chain::new(Vec::new()) };
+        let server = Server::start(Arc::new(Service::new(live)), NonZeroUsize::MIN, 1).unwrap();
+        let (hold, end) = std::sync::mpsc::channel::<()>();
+        server.workers[0].runtime.spawn(async move { end.recv() });
+        let (accepted, client) = UnixStream::pair().unwrap();
+        accepted.set_nonblocking(true).unwrap();
+        let permit = Arc::clone(&server.connections.permits).try_acquire_owned().unwrap();
+        server.hand_over(Accepted::Unix(accepted), permit);
+        let greeting: Vec<String> =
+            BufReader::new(client).lines().map(Result::unwrap).take_while(|line| line != "DONE").collect();
+        assert!(greeting[0].starts_with("VERSION\t1\t") && greeting[1].starts_with("MECH\t"), "{greeting:?}");
+        drop(hold);
     }
 
     #[test]

@@ -43,7 +43,8 @@ impl Client {
         tokio::task::spawn_blocking(move || end.recv());
         let service = Arc::new(Service::new(Live { policy: policy(), passdbs: Chain::new(Vec::new()) }));
         let (stream, served) = UnixStream::pair().unwrap();
-        let serving = tokio::spawn(serve(Stream::Unix(served), service, 1));
+        let greeting = greeting(&service, 1);
+        let serving = tokio::spawn(serve(Stream::Unix(served), service, 1, greeting));
         let mut client = Self { stream, serving, _hold: hold };
         while !client.read().await.ends_with("DONE\n") {}
         client
