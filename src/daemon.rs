@@ -38,6 +38,7 @@ use sd_notify::NotifyState;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -50,6 +51,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long a successor may have to wait for us: longer than any refusal does, and shorter than the ten seconds in which
 /// Postfix's smtpd wants to be greeted.
 const SUCCESSOR_WAITS: Duration = Duration::from_secs(7);
+
+/// How long the end waits for the log at least, also when there is no time left.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// How often a listener whose socket file has gone is complained about.
 const TICKS_BETWEEN_COMPLAINTS: u32 = 30;
@@ -117,8 +121,9 @@ pub fn run(path: &Path, state_directory: Option<&Path>) -> Result<(), DaemonErro
         .map_err(system("start a runtime"))?;
     let result = runtime
         .block_on(async { Daemon::start(path, loaded, last_good, inherited, log.clone())?.serve().await });
-    log.flush(Duration::from_secs(1));
-    result
+    let patience = result.as_ref().map_or(LAST_LINES, |end| end.saturating_duration_since(Instant::now()));
+    log.flush(patience.max(LAST_LINES));
+    result.map(drop)
 }
 
 struct Daemon {
@@ -177,7 +182,7 @@ impl Daemon {
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let hash_threads = config.hash_threads.map_or(cores, NonZeroUsize::from);
         let pool = Arc::new(HashPool::start(hash_threads).map_err(system("start the hash threads"))?);
-        let live = live(&config, &pool, None);
+        let live = live(&config, secrets_files(&config, &pool, None), None);
         let service = Arc::new(Service::new(live));
         // A listener keeps one for whoever comes next.
         let connections = (config.limits.connections as usize).max(config.listeners.len());
@@ -281,7 +286,8 @@ impl Daemon {
         Listening { endpoint, listener, task }
     }
 
-    async fn serve(mut self) -> Result<(), DaemonError> {
+    /// Until a signal ends it. Then the log has time until the moment that this returns.
+    async fn serve(mut self) -> Result<Instant, DaemonError> {
         let step = "watch for signals";
         let mut hangup = signal(SignalKind::hangup()).map_err(system(step))?;
         let mut terminate = signal(SignalKind::terminate()).map_err(system(step))?;
@@ -304,9 +310,9 @@ impl Daemon {
                 }
             }
         }
-        self.stop(&mut terminate, &mut interrupt).await;
+        let end = self.stop(&mut terminate, &mut interrupt).await;
         errand.let_it_end().await;
-        Ok(())
+        Ok(end)
     }
 
     fn look_around(&self, ticks: u32) {
@@ -329,6 +335,9 @@ impl Daemon {
         let hanging = self.server.feel(&mut self.pulse);
         if hanging.is_empty() {
             notify(&[NotifyState::Watchdog]);
+        } else if hanging.iter().any(|thread| self.hanging.contains(thread)) {
+            // Not at the first look: after a pause of the whole machine, that thread may be about to answer.
+            notify(&[NotifyState::WatchdogTrigger]);
         }
         for thread in hanging.iter().filter(|thread| !self.hanging.contains(thread)) {
             let hint = "its connections get no answer; systemd's watchdog will start sasld again";
@@ -371,7 +380,8 @@ impl Daemon {
         }
     }
 
-    async fn stop(&mut self, terminate: &mut Signal, interrupt: &mut Signal) {
+    /// Says until when whoever waits for our end has patience.
+    async fn stop(&mut self, terminate: &mut Signal, interrupt: &mut Signal) -> Instant {
         notify(&[NotifyState::Stopping]);
         let connections = self.server.connections();
         info!(event = "stopping", connections);
@@ -384,25 +394,40 @@ impl Daemon {
         // Whoever connects to a socket that stays waits for our successor.
         let patience =
             if self.inherited { self.config.deadline.min(SUCCESSOR_WAITS) } else { self.config.deadline };
-        let ended = tokio::select! {
-            () = self.server.drain() => "drained",
-            () = tokio::time::sleep(patience) => "out of patience",
-            _ = terminate.recv() => "second signal",
-            _ = interrupt.recv() => "second signal",
+        let end = Instant::now() + patience;
+        let (ended, end) = tokio::select! {
+            () = self.server.drain() => ("drained", end),
+            () = tokio::time::sleep_until(end.into()) => ("out of patience", end),
+            _ = terminate.recv() => ("second signal", Instant::now()),
+            _ = interrupt.recv() => ("second signal", Instant::now()),
         };
         info!(event = "stopped", ended);
+        end
     }
 }
 
-/// Everything about logins that follows from the configuration. Passdbs that `old` has already keep their contents.
-fn live(config: &Config, pool: &Arc<HashPool>, old: Option<&Chain>) -> Live {
+/// The configured secrets files, in their order. One that `old` has already keeps its contents; others are loaded, which
+/// blocks.
+fn secrets_files(config: &Config, pool: &Arc<HashPool>, old: Option<&Chain>) -> Vec<Arc<SecretsFile>> {
+    let paths = config.passdbs.iter().filter_map(|passdb| match passdb {
+        config::Passdb::SecretsFile { path, .. } => Some(path),
+        config::Passdb::Pam { .. } => None,
+    });
+    let file = |path: &PathBuf| {
+        let mut files = old.into_iter().flat_map(Chain::files);
+        let kept = files.find(|file| file.is(path, &config.usernames)).map(Arc::clone);
+        kept.unwrap_or_else(|| SecretsFile::open(path.clone(), config.usernames.clone(), Arc::clone(pool)))
+    };
+    paths.map(file).collect()
+}
+
+/// Everything about logins that follows from the configuration, of which `files` are the [`secrets_files`]. Workers that
+/// `old` has already stay.
+fn live(config: &Config, files: Vec<Arc<SecretsFile>>, old: Option<&Chain>) -> Live {
+    let mut files = files.into_iter();
     let links = config.passdbs.iter().map(|passdb| match passdb {
-        config::Passdb::SecretsFile { path, continue_on_refusal } => {
-            let mut files = old.into_iter().flat_map(Chain::files);
-            let kept = files.find(|file| file.is(path, &config.usernames)).map(Arc::clone);
-            let file = kept.unwrap_or_else(|| {
-                SecretsFile::open(path.clone(), config.usernames.clone(), Arc::clone(pool))
-            });
+        config::Passdb::SecretsFile { continue_on_refusal, .. } => {
+            let file = files.next().expect("there is one for each passdb of this kind");
             Link { source: Source::SecretsFile(file), continue_on_refusal: *continue_on_refusal }
         }
         config::Passdb::Pam { settings, continue_on_refusal } => {

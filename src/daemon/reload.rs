@@ -1,12 +1,12 @@
 //! A reload: what is new is read and checked, then put in force as a whole, and then the files are copied as the last good
 //! ones.
 //!
-//! Reading asks the user database, and copying waits for the disk; both can take their time, so a thread of its own does
-//! them while the daemon goes on accepting. With any mistake nothing changes, and the log has every one of them. A
-//! SIGHUP that comes meanwhile makes the next reload.
+//! Reading asks the user database and loads secrets files that are new, and copying waits for the disk; all that can take
+//! its time, so a thread of its own does it while the daemon goes on accepting. With any mistake nothing changes, and the
+//! log has every one of them. A SIGHUP that comes meanwhile makes the next reload.
 
 use super::last_good::read_and_check;
-use super::{Daemon, DaemonError, Listening, endpoints, live, notify};
+use super::{Daemon, DaemonError, Listening, endpoints, live, notify, secrets_files};
 use crate::config::{Config, Source};
 use crate::passdb::SecretsFile;
 use core::future::pending;
@@ -33,9 +33,16 @@ struct UnderWay {
 /// What came of it.
 pub enum Done {
     /// The configuration.
-    Read(Box<Result<(Config, Vec<Source>), DaemonError>>),
+    Read(Box<Result<New, DaemonError>>),
     /// The copy of it.
     Copied(io::Result<bool>),
+}
+
+/// What was read.
+pub struct New {
+    config: Config,
+    sources: Vec<Source>,
+    files: Vec<Arc<SecretsFile>>,
 }
 
 impl Errand {
@@ -72,11 +79,16 @@ impl Daemon {
         if let Ok(now) = NotifyState::monotonic_usec_now() {
             notify(&[NotifyState::Reloading, now]);
         }
-        let path = self.path.clone();
+        let (path, pool, had) = (self.path.clone(), Arc::clone(&self.pool), self.service.live.load_full());
+        let read = move || {
+            let (config, sources) = read_and_check(&path)?;
+            let files = secrets_files(&config, &pool, Some(&had.passdbs));
+            Ok(New { config, sources, files })
+        };
         let if_lost = |source| {
             Done::Read(Box::new(Err(DaemonError::System { step: "read the configuration", source })))
         };
-        Errand::begin(if_lost, move || Done::Read(Box::new(read_and_check(&path).map_err(DaemonError::from))))
+        Errand::begin(if_lost, move || Done::Read(Box::new(read())))
     }
 
     /// The next step of it, if there is one.
@@ -88,7 +100,9 @@ impl Daemon {
                 return Errand::default();
             }
         };
-        match read.and_then(|(config, sources)| self.put_in_force(config).map(|()| sources)) {
+        let put_in_force =
+            |New { config, sources, files }| self.put_in_force(config, files).map(|()| sources);
+        match read.and_then(put_in_force) {
             Ok(sources) => {
                 self.announce("reloaded");
                 let Some(last_good) = self.last_good.clone() else { return Errand::default() };
@@ -106,15 +120,15 @@ impl Daemon {
         }
     }
 
-    fn put_in_force(&mut self, config: Config) -> Result<(), DaemonError> {
+    fn put_in_force(&mut self, config: Config, files: Vec<Arc<SecretsFile>>) -> Result<(), DaemonError> {
         let prepared = if self.inherited { Vec::new() } else { self.prepare(&config)? };
-        let live = live(&config, &self.pool, Some(&self.service.live.load().passdbs));
         // A secrets file that we have is at least as good as it was; a new one must be good.
-        let had = self.service.live.load();
+        let had = self.service.live.load_full();
         let is_new = |file: &&Arc<SecretsFile>| !had.passdbs.files().any(|old| Arc::ptr_eq(old, file));
-        if let Some(file) = live.passdbs.files().filter(is_new).find(|file| file.users().is_none()) {
+        if let Some(file) = files.iter().filter(is_new).find(|file| file.users().is_none()) {
             return Err(DaemonError::Passdb(file.path().to_owned()));
         }
+        let live = live(&config, files, Some(&had.passdbs));
         drop(had);
         self.place(prepared)?;
         // From here on nothing can fail.

@@ -2,11 +2,16 @@
 
 use crate::cost::Account;
 use crate::load;
-use crate::site::{ALICE, RIGHT, Site, WRONG, auth, log_in};
+use crate::site::{ALICE, RIGHT, Site, WRONG, auth, log_in, wait_until};
 use crate::support::peer::Peer;
-use nix::sys::signal::Signal;
-use std::fs::OpenOptions;
+use crate::support::skip::not_tested;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn with_64_descriptors_whoever_is_in_is_served_and_files_are_missed_by_nobody() {
@@ -35,6 +40,40 @@ fn with_64_descriptors_whoever_is_in_is_served_and_files_are_missed_by_nobody() 
     account.close("connections with 64 descriptors", 100, 2_048);
     let complaints = daemon.log.text().matches("event=not_accepted").count();
     assert!(complaints <= 6, "one line in ten seconds, not {complaints}");
+}
+
+#[test]
+fn a_slow_disk_under_a_new_secrets_file_keeps_nobody_waiting() {
+    let site = Site::new(ALICE, "log_level: info\n");
+    let daemon = site.start();
+    let (new, tracer) = (site.path("new"), site.path("tracer"));
+    fs::write(&new, "bob:{PLAIN}wonder\n").unwrap();
+    fs::set_permissions(&new, PermissionsExt::from_mode(0o600)).unwrap();
+    let config = fs::read_to_string(site.config()).unwrap();
+    let passdbs = format!("{}\n  - secrets_file: {}", site.path("secrets").display(), new.display());
+    fs::write(site.config(), config.replace(site.path("secrets").to_str().unwrap(), &passdbs)).unwrap();
+    // Whoever opens the file waits for five seconds.
+    let strace = Command::new("strace")
+        .args(["-f", "-e", "trace=openat", "-e", "inject=openat:delay_enter=5000000", "-P"])
+        .args([&new, Path::new("-o"), Path::new("/dev/null"), Path::new("-p")])
+        .arg(daemon.pid().to_string())
+        .stderr(File::create(&tracer).unwrap())
+        .spawn();
+    let Ok(mut strace) = strace else { return not_tested("strace is missing") };
+    wait_until("strace has attached", || fs::read_to_string(&tracer).unwrap().contains("attached"));
+    let opens_it = || {
+        let threads = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+        let mut names = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("comm")));
+        names.any(|name| name.is_ok_and(|name| name == "files\n"))
+    };
+    daemon.signal(Signal::SIGHUP);
+    wait_until("the file is being opened", opens_it);
+    assert_eq!(log_in(&mut daemon.peer(), 1, "PLAIN", RIGHT), "OK\t1\tuser=alice");
+    assert!(opens_it(), "the login has not waited for the file");
+    daemon.log.wait_for(&["event=reloaded"]);
+    assert_eq!(log_in(&mut daemon.peer(), 1, "PLAIN", "AGJvYgB3b25kZXI="), "OK\t1\tuser=bob");
+    kill(Pid::from_raw(i32::try_from(strace.id()).unwrap()), Signal::SIGTERM).unwrap();
+    strace.wait().unwrap();
 }
 
 #[test]
