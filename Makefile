@@ -42,9 +42,10 @@ test-boot: ## the package and Postfix under a real systemd, in a container (a pa
 	@packaging/dev/need boot
 	$(CARGO_TEST) --test boot $(if $(NEXTEST),--no-capture,-- --nocapture)
 
-test-trixie: ## the same package under Debian 13, shortly; makes that Debian first, some minutes
+test-trixie: ## the same package and Dovecot 2.4 under Debian 13; makes that Debian first, some minutes; rewrites docs/trixie.md
 	@packaging/dev/need boot
-	SASLD_BOOT_RELEASE=trixie $(CARGO_TEST) --test boot $(if $(NEXTEST),--no-capture,-- --nocapture)
+	SASLD_BOOT_RELEASE=trixie SASLD_BOOT_PAGE=$(CURDIR)/docs/trixie.md $(CARGO_TEST) --test boot $(if $(NEXTEST),--no-capture,-- --nocapture)
+	SASLD_DOVECOT_ROOT=$(abspath $(or $(CARGO_TARGET_DIR),target))/boottrixie/tree $(CARGO_TEST) --test dovecot
 
 test-machine: ## AppArmor and limits of memory under a kernel of its own, in qemu, some ten minutes; rewrites docs/machine.md
 	@packaging/dev/need machine

@@ -4,10 +4,14 @@
 //! id. Needs root (Dovecot drops its own privileges) and the package dovecot-core. Without them the test fails and
 //! says what is missing; with `SASLD_ALLOW_SKIP=1` it says so and passes. Dialogs that only Dovecot 2.4 speaks, or
 //! that take longer than three seconds, are counted aloud and listed in `docs/differences-from-dovecot.md`.
+//!
+//! With the root of a Debian 13 in SASLD_DOVECOT_ROOT its Dovecot runs instead, and replays what is marked
+//! `dovecot: 2.4`: `make test-trixie`.
 
 #![allow(missing_docs, reason = "a test program has no readers of its documentation")]
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -31,8 +35,26 @@ use dialog::report::{self, Fate};
 use dialog::socket::Socket;
 use dialog::{Dialog, LONGEST_REAL_WAIT, Subject};
 
-/// The release whose behaviour the dialogs state.
+/// The release whose behaviour the dialogs state, and the one of Debian 13 for those marked `dovecot: 2.4`.
 const RELEASE: &str = "2.3.19";
+const RELEASE_OF_DEBIAN_13: &str = "2.4.1";
+
+/// The Debian 13 whose Dovecot is to run.
+fn debian_13() -> Option<OsString> {
+    std::env::var_os("SASLD_DOVECOT_ROOT").filter(|root| !root.is_empty())
+}
+
+/// Dovecot as a command. That of another root sees this one's `/tmp`, in mounts of its own.
+fn dovecot() -> Command {
+    let Some(root) = debian_13() else { return Command::new("dovecot") };
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-euc"]);
+    command.arg(
+        "for dir in tmp dev; do mount --rbind /$dir \"$0/$dir\"; done; exec chroot \"$0\" dovecot \"$@\"",
+    );
+    command.arg(root);
+    command
+}
 
 /// A Dovecot of our own, running.
 struct Dovecot {
@@ -42,7 +64,7 @@ struct Dovecot {
 
 impl Dovecot {
     fn start(name: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("dovecot-").tempdir().expect("a temporary folder");
+        let dir = tempfile::Builder::new().prefix("dovecot-").tempdir_in("/tmp").expect("a temporary folder");
         let path = dir.path();
         let profile = Profile::named(name);
         // Dovecot's auth process runs as another user and has to reach the secrets file, but not `locked`.
@@ -55,9 +77,15 @@ impl Dovecot {
         if let Some(secrets) = profile.secrets() {
             fs::write(path.join("secrets"), secrets).expect("a writable folder");
         }
-        let config = format!("{}{}", base_configuration(path), profile.configuration("dovecot.conf", path));
+        let (preamble, file) = match debian_13() {
+            None => ("", "dovecot.conf"),
+            Some(_) => {
+                ("dovecot_config_version = 2.4.1\ndovecot_storage_version = 2.4.1\n", "dovecot-2.4.conf")
+            }
+        };
+        let config = format!("{preamble}{}{}", base_configuration(path), profile.configuration(file, path));
         fs::write(path.join("dovecot.conf"), config).expect("a writable folder");
-        let master = Command::new("dovecot")
+        let master = dovecot()
             .arg("-F")
             .arg("-c")
             .arg(path.join("dovecot.conf"))
@@ -101,7 +129,7 @@ fn base_configuration(dir: &Path) -> String {
     let dir = dir.display();
     format!(
         "base_dir = {dir}/run\nstate_dir = {dir}/state\nlog_path = {dir}/log\ninstance_name = sasld-dialogs\n\
-         ssl = no\nprotocols = none\nlisten = 127.0.0.1\nauth_verbose = yes\nstats_writer_socket_path =\n\
+         ssl = no\nprotocols =\nlisten = 127.0.0.1\nauth_verbose = yes\nstats_writer_socket_path =\n\
          service auth {{\n  unix_listener auth-client {{\n    mode = 0666\n  }}\n}}\n"
     )
 }
@@ -135,12 +163,13 @@ impl Server for Shared {
 
 /// What is missing for these tests, if anything.
 fn missing() -> Option<String> {
-    match Command::new("dovecot").arg("--version").output() {
+    let expected = if debian_13().is_some() { RELEASE_OF_DEBIAN_13 } else { RELEASE };
+    match dovecot().arg("--version").output() {
         Err(_) => return Some("no dovecot here; install the package dovecot-core".into()),
         Ok(output) => {
             let version = String::from_utf8_lossy(&output.stdout);
-            if !version.starts_with(RELEASE) {
-                return Some(format!("dovecot {} here, but the dialogs state {RELEASE}", version.trim()));
+            if !version.starts_with(expected) {
+                return Some(format!("dovecot {} here, but the dialogs state {expected}", version.trim()));
             }
         }
     }
@@ -149,7 +178,9 @@ fn missing() -> Option<String> {
 
 /// Why a dialog cannot be proved here.
 fn skipped(dialog: &Dialog) -> Option<String> {
-    if let Some(release) = &dialog.dovecot {
+    if let Some(release) = &dialog.dovecot
+        && debian_13().is_none()
+    {
         return Some(format!("Dovecot {release}"));
     }
     let wait = dialog.longest_wait(Subject::Dovecot);
@@ -162,7 +193,11 @@ fn group(name: &str) {
         return;
     }
     let running: Mutex<HashMap<String, Arc<Dovecot>>> = Mutex::default();
-    report::all(&format!("dovecot {name}"), &dialog::group(name), |dialog| {
+    let mut dialogs = dialog::group(name);
+    if debian_13().is_some() {
+        dialogs.retain(|dialog| dialog.dovecot.as_deref() == Some("2.4"));
+    }
+    report::all(&format!("dovecot {name}"), &dialogs, |dialog| {
         if let Some(why) = skipped(dialog) {
             return Fate::Skipped(why);
         }

@@ -94,6 +94,16 @@ fn the_page_lists_what_is_not_replayed_against_dovecot() {
     assert_eq!(listed, not_replayed.map(|dialog| dialog.name).collect());
 }
 
+/// `make test-trixie` replays those marked `dovecot: 2.4`.
+#[test]
+fn the_page_lists_what_is_replayed_against_the_dovecot_of_debian_13() {
+    let page = read("docs/differences-from-dovecot.md");
+    let (_, list) = page.split_once("replays them against the 2.4.1 of Debian 13:\n\n").expect("the list");
+    let (list, _) = list.split_once("\n\n").expect("its end");
+    let replayed = dialog::all().into_iter().filter(|dialog| dialog.dovecot.as_deref() == Some("2.4"));
+    assert_eq!(quoted(list, "- "), replayed.map(|dialog| dialog.name).collect());
+}
+
 /// A server that answers the client's lines with these, one each, whatever the lines say.
 struct Parrot {
     replies: Vec<&'static str>,

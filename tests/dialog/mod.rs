@@ -74,7 +74,7 @@ pub struct Dialog {
     pub profile: String,
     /// The deliberate differences it shows: key and reason.
     pub differs: Vec<(String, String)>,
-    /// The Dovecot part was seen with this release, not with the one that can be installed here.
+    /// The Dovecot part is about this release, not about the one that can be installed here.
     pub dovecot: Option<String>,
     pub steps: Vec<Step>,
 }

@@ -1,8 +1,8 @@
 //! Profiles: named sets of users and settings, `protocol-fixtures/profiles/<name>/`.
 //!
 //! `secrets` is the users' file, given to both servers byte for byte; without it there is no such file.
-//! `sasld.yaml` is the rest of sasld's configuration, `dovecot.conf` what Dovecot needs to do the same;
-//! `{dir}` in them is the server's private folder.
+//! `sasld.yaml` is the rest of sasld's configuration, `dovecot.conf` what Dovecot needs to do the same, and
+//! `dovecot-2.4.conf` what Dovecot 2.4 needs; `{dir}` in them is the server's private folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -86,7 +86,9 @@ struct Connection {
 /// # Errors
 /// `name.dialog:LINE: what happened instead`, and what was said before.
 pub fn replay(dialog: &Dialog, server: &mut dyn Server, subject: Subject, cut: Cut) -> Result<(), String> {
-    let mut replay = Replay { server, subject, cut, connections: BTreeMap::new(), log: String::new() };
+    let greets_late = subject == Subject::Dovecot && dialog.dovecot.is_some();
+    let mut replay =
+        Replay { server, subject, cut, greets_late, connections: BTreeMap::new(), log: String::new() };
     let steps: Vec<&Step> = dialog.steps_for(subject).collect();
     let mut rest = steps.as_slice();
     while let Some(step) = rest.first() {
@@ -114,6 +116,8 @@ struct Replay<'a> {
     server: &'a mut dyn Server,
     subject: Subject,
     cut: Cut,
+    /// A Dovecot 2.4: most of its greeting comes behind the client's VERSION.
+    greets_late: bool,
     connections: BTreeMap<String, Connection>,
     log: String,
 }
@@ -135,10 +139,8 @@ impl Replay<'_> {
                 if self.connections.insert(name.to_owned(), connection).is_some() {
                     return Err(format!("connection [{name}] is open already"));
                 }
-                if !greeting_is_written_out(name, all) {
-                    while self.connection(name)?.greeting.is_some() {
-                        self.line(name)?;
-                    }
+                if !self.greets_late && !greeting_is_written_out(name, all) {
+                    self.read_greeting(name)?;
                 }
                 match minor {
                     Some(minor) => self.send(name, format!("VERSION\t1\t{minor}\nCPID\t12345\n").as_bytes()),
@@ -205,6 +207,13 @@ impl Replay<'_> {
         }
     }
 
+    fn read_greeting(&mut self, name: &str) -> Result<(), String> {
+        while self.connection(name)?.greeting.is_some() {
+            self.line(name)?;
+        }
+        Ok(())
+    }
+
     /// Receives as many lines as there are steps and pairs them up.
     fn expect(&mut self, name: &str, steps: &[&Step]) -> Result<(), String> {
         let mut open: Vec<_> = steps
@@ -230,6 +239,7 @@ impl Replay<'_> {
 
     /// The next line from the server, in due time.
     fn line(&mut self, name: &str) -> Result<Vec<u8>, String> {
+        let version = if self.greets_late { "VERSION\t1\t3" } else { "VERSION\t1\t2" };
         let connection = self.connection(name)?;
         let received = connection.peer.receive(PATIENCE);
         let Received::Line(line) = received else {
@@ -239,7 +249,7 @@ impl Replay<'_> {
         if let Some(greeting) = &mut connection.greeting {
             greeting.push(line.clone());
             if line == b"DONE" {
-                check_greeting(greeting)?;
+                check_greeting(greeting, version)?;
                 connection.greeting = None;
             }
         }
@@ -264,7 +274,7 @@ impl Replay<'_> {
         let connection = self.connection(name)?;
         cut.each(bytes, |chunk| connection.peer.send(chunk));
         connection.sent_at = now;
-        Ok(())
+        if self.greets_late { self.read_greeting(name) } else { Ok(()) }
     }
 
     fn at_the_end(&mut self) -> Result<(), String> {
@@ -301,7 +311,7 @@ fn greeting_is_written_out(connection: &str, steps: &[&Step]) -> bool {
 }
 
 /// What every greeting has to be, whatever the dialog is about.
-fn check_greeting(lines: &[Vec<u8>]) -> Result<(), String> {
+fn check_greeting(lines: &[Vec<u8>], expected_version: &str) -> Result<(), String> {
     let text: Vec<_> = lines.iter().map(|line| String::from_utf8_lossy(line)).collect();
     let wrong = |what: &str| Err(format!("greeting: {what}: {text:?}"));
     let size: usize = lines.iter().map(|line| line.len() + 1).sum();
@@ -311,8 +321,8 @@ fn check_greeting(lines: &[Vec<u8>]) -> Result<(), String> {
     let [version, mechanisms @ .., spid, cuid, cookie, _done] = text.as_slice() else {
         return wrong("lines missing");
     };
-    if version != "VERSION\t1\t2" {
-        return wrong("VERSION 1.2 is not first");
+    if version != expected_version {
+        return wrong("the VERSION is not first, or another");
     }
     let names: Vec<&str> = mechanisms.iter().filter_map(|line| line.strip_prefix("MECH\t")).collect();
     if names.is_empty() || names.len() != mechanisms.len() {

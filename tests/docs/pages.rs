@@ -92,7 +92,9 @@ service auth {
   }
 }
 CONF
-        dovecot; log_in | shows '235 2.7.0'", "log_in CRAM-MD5 | shows '235 2.7.0'";
+        dovecot; log_in | shows '235 2.7.0'", "
+        test $(grep -c 'event=auth result=ok user=alice mech=PLAIN' $scratch/sasld.log) = 2
+        ! pgrep -x sasld; log_in | shows '235 2.7.0'";
     from_saslauthd: "docs/from-saslauthd.md", "
         install -m 644 packaging/sasld.yaml -D /etc/sasld/sasld.yaml
         saslpasswd2 -p -c -u mail.example.com alice <<<wonderland

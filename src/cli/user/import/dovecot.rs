@@ -37,7 +37,7 @@ fn interpret(password: &[u8], default_scheme: Option<Scheme>) -> Result<Stored, 
         ([b'{', ..], _) => Stored::of_field(password),
         (_, Some(scheme)) => Stored::of_scheme(scheme, password),
         (_, None) => {
-            Err("no {SCHEME} in front of the password; --default-scheme CRYPT reads it as Dovecot does \
+            Err("no {SCHEME} in front of the password; --default-scheme CRYPT reads it as Dovecot 2.3 does \
                           when nothing else is configured"
                 .to_owned())
         }
