@@ -278,6 +278,20 @@ fn it_was_built_without_a_network() {
     assert!(log.contains("network interfaces during this build: lo\n"), "{log}");
 }
 
+/// Below a checkout of git, too, which knows nothing of it.
+#[test]
+fn the_source_archive_unpacked_anywhere_makes_the_same_archive() {
+    let Some(package) = package() else { return };
+    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let name = concat!("sasld-", env!("CARGO_PKG_VERSION"));
+    let archive = package.new.with_file_name(format!("{name}.tar.xz"));
+    output(Command::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(place.path()));
+    let source = place.path().join(name);
+    assert_eq!(output(Command::new(source.join("packaging/dev/files")).arg("src/main.rs")), "src/main.rs\0");
+    let again = output(Command::new(source.join("packaging/dev/vendor")).arg(place.path().join("again")));
+    output(Command::new("cmp").arg(&archive).arg(again.trim_end()));
+}
+
 #[test]
 fn the_apparmor_profiles_compile() {
     for profile in ["sasld", "sasld-pam"] {
