@@ -241,9 +241,9 @@ fn it_brings_all_that_was_promised() {
     let promised = "\
         ./usr/sbin/sasld ./usr/sbin/sasld-pam ./etc/sasld/sasld.yaml ./etc/sasld/conf.d/ ./etc/pam.d/sasld \
         ./usr/lib/sysusers.d/sasld.conf ./usr/lib/tmpfiles.d/sasld.conf \
-        ./lib/systemd/system/sasld.service ./lib/systemd/system/sasld.socket \
-        ./lib/systemd/system/sasld-instance@.socket \
-        ./lib/systemd/system/sasld-pam.service ./lib/systemd/system/sasld-pam.socket \
+        ./usr/lib/systemd/system/sasld.service ./usr/lib/systemd/system/sasld.socket \
+        ./usr/lib/systemd/system/sasld-instance@.socket \
+        ./usr/lib/systemd/system/sasld-pam.service ./usr/lib/systemd/system/sasld-pam.socket \
         ./etc/apparmor.d/sasld ./etc/apparmor.d/sasld-pam \
         ./etc/fail2ban/filter.d/sasld.conf ./usr/share/doc/sasld/examples/jail.conf \
         ./usr/share/man/man5/sasld.yaml.5.gz ./usr/share/man/man5/sasld-secrets.5.gz \
