@@ -17,11 +17,13 @@ use std::fs;
 use std::process::Command;
 use world::{output, package, repository, scenario, scenario_with_output};
 
+/// What sasld may find on a machine. systemd itself does not run in a chroot: `make test-boot`.
+const SYSTEMS: [&str; 4] =
+    ["without_systemd", "with_systemd", "without_systemd; with_postfix", "with_systemd; with_postfix"];
+
 #[test]
 fn an_install_makes_an_empty_secrets_file_for_the_daemon_alone() {
-    for system in
-        ["without_systemd", "with_systemd", "without_systemd; with_postfix", "with_systemd; with_postfix"]
-    {
+    for system in SYSTEMS {
         scenario(&format!(
             "{system}
             install $new
@@ -68,17 +70,19 @@ fn postfix_may_come_later() {
 
 #[test]
 fn an_upgrade_keeps_users_and_edited_files_and_takes_new_ones() {
-    scenario(
-        "without_systemd; with_postfix; install $old
-        grep -q 'of the old version' /etc/sasld/sasld.yaml
-        sasld user add alice --password-stdin <<<wonderland
-        echo '# mine' >>/etc/pam.d/sasld
-        before=$(sha256sum /etc/sasld/secrets /etc/pam.d/sasld)
-        install $new
-        is \"$(sha256sum /etc/sasld/secrets /etc/pam.d/sasld)\" \"$before\"
-        is \"$(secrets)\" '640 root:_sasld'
-        ! grep 'of the old version' /etc/sasld/sasld.yaml",
-    );
+    for system in SYSTEMS {
+        scenario(&format!(
+            "{system}; install $old
+            grep -q 'of the old version' /etc/sasld/sasld.yaml
+            sasld user add alice --password-stdin <<<wonderland
+            echo '# mine' >>/etc/pam.d/sasld
+            before=$(sha256sum /etc/sasld/secrets /etc/pam.d/sasld)
+            install $new
+            is \"$(sha256sum /etc/sasld/secrets /etc/pam.d/sasld)\" \"$before\"
+            is \"$(secrets)\" '640 root:_sasld'
+            ! grep 'of the old version' /etc/sasld/sasld.yaml"
+        ));
+    }
     scenario(
         "without_systemd; with_postfix; install $old
         echo 'log_level: warn' >>/etc/sasld/sasld.yaml
@@ -156,15 +160,16 @@ fn without_systemd_a_broken_configuration_starts_on_the_last_good_one_too() {
 /// The users stay, as Debian has it: files of theirs may be anywhere.
 #[test]
 fn a_purge_with_a_yes_leaves_the_two_users_and_nothing_else() {
-    for (system, then) in [
-        ("without_systemd", ""),
-        ("with_systemd", ""),
-        ("without_systemd; with_postfix", ""),
-        ("with_systemd; with_postfix", "remove"),
+    for (system, first, then) in [
+        ("without_systemd", "", ""),
+        ("with_systemd", "install $old", ""),
+        ("without_systemd; with_postfix", "", "remove"),
+        ("with_systemd; with_postfix", "install $old", "remove"),
     ] {
         scenario(&format!(
             "{system}
             files >/tmp/before
+            {first}
             install $new
             echo 'alice:{{PLAIN}}wonderland' >>/etc/sasld/secrets
             touch /etc/sasld/.secrets.lock
