@@ -3,8 +3,9 @@
 
 use super::world::{output, package, repository};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 /// The strings of an array in `packaging/deny.toml`, without its comments: `allow = [ "MIT", … ]`, or what `of` finds
@@ -105,30 +106,55 @@ fn every_crate_comes_from_the_registry_and_none_is_banned() {
     }
 }
 
+/// Cargo's `MIT/Apache-2.0`, or Debian's `Expat or Apache-2.0`, as the same words. Debian writes a comma for brackets.
+fn comparable(expression: &str) -> String {
+    let plain = expression.replace('/', " OR ").replace('(', "").replace(')', ",").to_lowercase();
+    plain.replace("expat", "mit").replace("llvm-exception", "llvm exception")
+}
+
 #[test]
-fn the_licence_of_every_crate_in_the_programs_is_in_the_copyright_file() {
+fn the_licence_of_every_crate_is_in_the_copyright_file_and_so_is_its_text() {
     let Some(package) = package() else { return };
-    let tree = output(
+    let copyright = output(
         Command::new("sh")
             .arg("-c")
             .arg("dpkg-deb --fsys-tarfile \"$0\" | tar -xO ./usr/share/doc/sasld/copyright")
             .arg(&package.new),
     );
-    let crates = output(Command::new(env!("CARGO")).current_dir(repository("")).args([
-        "tree",
-        "--offline",
-        "--locked",
-        "--edges=normal,build",
-        "--prefix=none",
-        "--format={p}",
-    ]));
-    let mut seen = 0;
-    for line in crates.lines().filter(|line| !line.starts_with("sasld ")) {
-        let mut words = line.split_whitespace();
-        let (name, version) = (words.next().expect("a name"), words.next().expect("a version"));
-        seen += 1;
-        let files = format!("\nFiles: vendor/{name}-{}/*\nCopyright: ", version.trim_start_matches('v'));
-        assert!(tree.contains(&files), "{line} is missing");
+    let (mut found, mut used, mut texts) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+    for paragraph in copyright.trim_end().split("\n\n").skip(1) {
+        let (head, licence) = paragraph.split_once("License: ").expect("a licence");
+        let (licence, text) = licence.split_once('\n').unwrap_or((licence, ""));
+        let Some(files) = head.strip_prefix("Files: ") else {
+            texts.insert(licence, text);
+            continue;
+        };
+        let (files, holder) = files.split_once("\nCopyright: ").expect("a holder");
+        assert!(holder.trim().len() > 3, "{paragraph}");
+        used.extend(
+            licence
+                .split(" or ")
+                .flat_map(|choice| choice.split(" and "))
+                .map(|one| one.trim_end_matches(',')),
+        );
+        found.insert(files.to_owned(), comparable(licence));
     }
-    assert!(seen > 50, "only {seen} crates");
+    let mut expected = BTreeMap::from([("*".to_owned(), "mit or apache-2.0".to_owned())]);
+    for found in crates() {
+        let field = |key: &str| found[key].as_str().unwrap();
+        expected
+            .insert(format!("vendor/{}-{}/*", field("name"), field("version")), comparable(field("license")));
+    }
+    assert_eq!(found, expected);
+    assert_eq!(texts.keys().copied().collect::<BTreeSet<_>>(), used);
+    for (licence, text) in texts {
+        match text.split_once("/usr/share/common-licenses/") {
+            Some((_, rest)) => {
+                let name = rest.lines().next().unwrap().trim_end_matches('.');
+                assert!(licence.starts_with(name), "{licence}: {text}");
+                assert!(Path::new("/usr/share/common-licenses").join(name).exists(), "{licence}: {text}");
+            }
+            None => assert!(text.len() > 500, "{licence}: {text}"),
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! A package and a Debian to try it in; see `tests/package/world` for what surrounds a scenario.
 
-use crate::skip::not_tested;
+use crate::support::skip::not_tested;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;

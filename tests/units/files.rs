@@ -76,12 +76,27 @@ fn documented(page: &str, unit: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
+fn the_exposure_of_both_services_is_small() {
+    for unit in ["sasld.service", "sasld-pam.service"] {
+        let Some((_, sum)) = exposure(unit) else { return };
+        assert!(sum <= 1.5, "{unit}: {sum}");
+    }
+}
+
+/// Other versions of systemd ask other questions, so the page is compared with its own.
+#[test]
 fn each_exposure_that_remains_is_explained_and_no_other() {
     let page = fs::read_to_string(repository("docs/hardening.md")).unwrap();
-    for (unit, at_most) in [("sasld.service", 1.5), ("sasld-pam.service", 1.5)] {
+    assert!(page.contains("all its findings, by systemd 252;"));
+    let Some(version) = analyze(&["--version"], &[]) else { return };
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    if !version.starts_with("systemd 252 ") {
+        eprintln!("NOT COMPARED: docs/hardening.md has the findings of systemd 252, here is {version}");
+        return;
+    }
+    for unit in ["sasld.service", "sasld-pam.service"] {
         let Some((open, sum)) = exposure(unit) else { return };
         let documented = documented(&page, unit);
-        assert!(sum <= at_most, "{unit}: {sum}");
         for item in &open {
             let why = documented.get(item).unwrap_or_else(|| panic!("{unit}: {item} is not explained"));
             assert!(why.split_whitespace().count() > 4, "{unit}: {item}: {why}");
