@@ -230,7 +230,8 @@ fn by_systemd(
     let release = match held {
         // Which lines, docs/from-dovecot.md says.
         Some(greeted) if names(greeted).contains(&true) => {
-            "${EDITOR:-editor} /etc/dovecot/conf.d/10-master.conf && systemctl restart dovecot && ".to_owned()
+            let file = facts.root.join("etc/dovecot/conf.d/10-master.conf").display().to_string();
+            format!("${{EDITOR:-editor}} {} && systemctl restart dovecot && ", quote(&file))
         }
         Some(_) => return format!("sasld probe {}", quote(&socket.display().to_string())),
         None => String::new(),
