@@ -166,13 +166,14 @@ fn start(facts: &Facts) -> String {
 fn started_anew(facts: &Facts, settings: &Settings, listener: i32, finding: Finding) -> Finding {
     let arguments = settings.worker.to_arguments();
     if facts.units.as_ref().is_some_and(|units| units.has("sasld-pam.service")) {
-        let folder = "/etc/systemd/system/sasld-pam.service.d";
+        let folder = facts.root.join("etc/systemd/system/sasld-pam.service.d").display().to_string();
+        let folder = quote(&folder);
         let mut unit = String::from("[Service]\\nExecStart=\\nExecStart=/usr/sbin/sasld-pam");
         for argument in &arguments {
             let _ = write!(unit, " {argument}");
         }
         return finding.fix(format!(
-            "mkdir -p {folder} && printf {} >{folder}/90-settings.conf && systemctl daemon-reload && systemctl restart \
+            "mkdir -p {folder} && printf {} >{folder}/zz-settings.conf && systemctl daemon-reload && systemctl restart \
              sasld-pam.service",
             quote(&(unit + "\\n"))
         ));
