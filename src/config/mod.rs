@@ -28,7 +28,7 @@ use core::net::SocketAddr;
 use core::num::NonZeroU16;
 use core::time::Duration;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
@@ -227,26 +227,33 @@ impl Config {
     /// What is allowed and still worth a second look, one sentence each; for `sasld check`.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for listener in &self.listeners {
-            match listener {
+        self.open_listeners().map(|(_, warning)| warning).collect()
+    }
+
+    /// The listeners where everybody may guess passwords, and a sentence about each.
+    pub fn open_listeners(&self) -> impl Iterator<Item = (&Listener, String)> {
+        self.listeners.iter().filter_map(|listener| {
+            let warning = match listener {
                 Listener::Unix(UnixListener { path, mode, peers: None, .. }) if mode & 0o002 != 0 => {
-                    let path = path.display();
-                    warnings
-                        .push(format!("{path}: mode {mode:04o} lets every local user guess passwords here"));
+                    open_socket(path, *mode)
                 }
                 Listener::Tcp(TcpListener { address, allow: Some(networks) })
                     if networks.iter().any(|network| network.prefix_len() == 0) =>
                 {
-                    warnings.push(format!(
+                    format!(
                         "{address}: every address is allowed, and passwords cross the network in the clear"
-                    ));
+                    )
                 }
-                Listener::Unix(_) | Listener::Tcp(_) => {}
-            }
-        }
-        warnings
+                Listener::Unix(_) | Listener::Tcp(_) => return None,
+            };
+            Some((listener, warning))
+        })
     }
+}
+
+/// What is wrong with a socket of this mode.
+pub(crate) fn open_socket(path: &Path, mode: u32) -> String {
+    format!("{}: mode {mode:04o} lets every local user guess passwords here", path.display())
 }
 
 impl From<LogLevel> for tracing::Level {

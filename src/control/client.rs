@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use thiserror::Error;
 
-/// How long an answer may take. The daemon itself waits less for a file that is being written.
-pub const PATIENCE: Duration = Duration::from_secs(8);
+/// How long an answer may take. The daemon itself waits less for a file that is being written, and for `sasld-pam`.
+pub const PATIENCE: Duration = Duration::from_secs(12);
 
 /// More than any answer has.
 const MAX_REPLY_BYTES: u64 = 64 << 20;

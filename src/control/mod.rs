@@ -20,7 +20,7 @@ mod serve;
 
 pub use client::{ControlError, PATIENCE, ask};
 pub use door::Door;
-pub use reply::{SecretsState, Status, Version, Why};
+pub use reply::{PamCheck, SecretsState, Status, Version, Why};
 pub use report::{Facts, Reporter};
 pub use request::{MAX_REQUEST_BYTES, Request, RequestError};
 pub use serve::{open_control, open_metrics};

@@ -249,6 +249,17 @@ pub struct TrailStep {
     pub detail: String,
 }
 
+/// To [`Request::Pam`](super::Request::Pam): what came of asking `sasld-pam` about nobody.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PamCheck {
+    /// It has answered.
+    pub answered: bool,
+    /// Why users like this one hear no verdict; `None` if they do.
+    pub trouble: Option<String>,
+    /// Milliseconds until then, with the wait for a worker.
+    pub ms: f64,
+}
+
 /// To [`Request::Metrics`](super::Request::Metrics).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metrics {

@@ -5,13 +5,13 @@
 //! written is waited for, but not longer than [`SETTLING`].
 
 use super::reply::{
-    Attempts, Configuration, HashPoolState, ListenerState, Metrics, Numbers, OffenderState, PamState,
-    PassdbState, PastAttempt, Problem, Rejected, SecretsState, Status, Version, Why,
+    Attempts, Configuration, HashPoolState, ListenerState, Metrics, Numbers, OffenderState, PamCheck,
+    PamState, PassdbState, PastAttempt, Problem, Rejected, SecretsState, Status, Version, Why,
 };
 use super::{Request, explain, metrics};
 use crate::passdb::fair_queue::Prefix;
 use crate::passdb::secrets_file::{Look, SecretsFile};
-use crate::passdb::{HashPool, Link, Source};
+use crate::passdb::{HashPool, Link, Source, pam};
 use crate::sasl::Mechanism;
 use crate::server::{Listener, Server, Service};
 use crate::session::Moment;
@@ -24,7 +24,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// How long a request waits for a secrets file that is being loaded or written.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -106,6 +106,10 @@ impl Reporter {
             Request::Secrets { path } => match self.secrets(&path).await {
                 Some(state) => json(&state),
                 None => refusal(&format!("no secrets_file in passdbs is {}", path.display())),
+            },
+            Request::Pam => match self.pam().await {
+                Some(check) => json(&check),
+                None => refusal("pam is not in passdbs"),
             },
             Request::Metrics => json(&Metrics { openmetrics: self.metrics() }),
         }
@@ -222,6 +226,24 @@ impl Reporter {
             state.trouble = Some(format!("still being written or loaded after {SETTLING:?}"));
         }
         Some(state)
+    }
+
+    /// `None` if PAM is no passdb.
+    async fn pam(&self) -> Option<PamCheck> {
+        let pam = self.service.live.load().passdbs.links().iter().find_map(|link| match &link.source {
+            Source::Pam(pam) => Some(Arc::clone(pam)),
+            Source::SecretsFile(_) => None,
+        })?;
+        let asked = Instant::now();
+        let outcome = pam.ask_about_nobody(self.service.now()).await;
+        let ms = asked.elapsed().as_secs_f64() * 1_000.0;
+        Some(match outcome {
+            Ok(outcome) => PamCheck { answered: true, trouble: pam::trouble(&outcome), ms },
+            Err(outage) => {
+                let trouble = pam.health().trouble.unwrap_or_else(|| outage.why().to_owned());
+                PamCheck { answered: false, trouble: Some(trouble), ms }
+            }
+        })
     }
 
     /// By the clock on the wall, as it is set now.

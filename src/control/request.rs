@@ -26,6 +26,8 @@ pub enum Request {
         /// As the configuration has it, or another path to the same file.
         path: PathBuf,
     },
+    /// Whether `sasld-pam` answers, asked about a user whom no system has: `pam`.
+    Pam,
     /// What `metrics:` would serve: `metrics`.
     Metrics,
 }
@@ -34,7 +36,7 @@ pub enum Request {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum RequestError {
     /// No such word, or one that takes no argument has one, or the reverse.
-    #[error("expected status, why NAME, secrets PATH or metrics")]
+    #[error("expected status, why NAME, secrets PATH, pam or metrics")]
     Unknown,
     /// The user's name cannot be one.
     #[error("the name is not UTF-8")]
@@ -57,6 +59,7 @@ impl Request {
         };
         match (word, argument) {
             (b"status", b"") => Ok(Self::Status),
+            (b"pam", b"") => Ok(Self::Pam),
             (b"metrics", b"") => Ok(Self::Metrics),
             (b"why", user @ [_, ..]) => {
                 let user = std::str::from_utf8(user).map_err(|_| RequestError::NotText)?;
@@ -74,6 +77,7 @@ impl Request {
     pub fn encode(&self) -> Result<Vec<u8>, RequestError> {
         let (word, argument) = match self {
             Self::Status => ("status", &b""[..]),
+            Self::Pam => ("pam", &b""[..]),
             Self::Metrics => ("metrics", &b""[..]),
             Self::Why { user } => ("why ", user.as_bytes()),
             Self::Secrets { path } => ("secrets ", path.as_os_str().as_bytes()),
@@ -92,6 +96,7 @@ mod tests {
     fn what_is_said_is_what_is_understood() {
         for request in [
             Request::Status,
+            Request::Pam,
             Request::Metrics,
             Request::Why { user: "alice smith".to_owned() },
             Request::Why { user: " ".to_owned() },

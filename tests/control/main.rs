@@ -13,7 +13,7 @@ mod why;
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 use sasld::control::reply::PassdbState;
-use sasld::control::{ControlError, Request, SecretsState, Status, Version, ask};
+use sasld::control::{ControlError, PamCheck, Request, SecretsState, Status, Version, ask};
 use sasld::secrets;
 use std::fs;
 use std::io::{Read, Write};
@@ -156,6 +156,26 @@ fn without_secrets_the_status_says_that_nobody_can_log_in() {
     assert_eq!(status.attempts.outage["passdb_unavailable"], 1);
     assert!(matches!(&status.wrong[..], [wrong] if wrong.contains("none of its users can log in")));
     assert_eq!(command(&again, &["status"]).0, 1);
+}
+
+#[test]
+fn sasld_pam_is_asked_about_nobody_if_pam_is_a_passdb() {
+    let dir = directory();
+    let sasld = start(&dir, ALICE, "");
+    let error = ask::<PamCheck>(&sasld.control(), &Request::Pam).unwrap_err();
+    assert_eq!(error.to_string(), "sasld says: pam is not in passdbs");
+    drop(sasld);
+    // Root's sasld starts sasld-pam itself; nobody listens at the socket.
+    let settings =
+        format!("passdbs: [{{pam: {{socket: {}, workers: 1}}}}]\n", dir.path().join("none").display());
+    let sasld = start(&dir, "", &settings);
+    let check: PamCheck = ask(&sasld.control(), &Request::Pam).unwrap();
+    let expected = match Uid::effective().is_root() {
+        true => (true, None),
+        false => (false, Some("No such file or directory (os error 2)")),
+    };
+    assert_eq!((check.answered, check.trouble.as_deref()), expected);
+    assert!(check.ms >= 0.0);
 }
 
 #[test]

@@ -1,11 +1,16 @@
 //! sasld's systemd units, as `systemctl show` has them. Without a running systemd there are none.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Those that the package installs.
-const NAMES: [&str; 4] = ["sasld.service", "sasld.socket", "sasld-pam.service", "sasld-pam.socket"];
+/// Those that the package installs, and the sockets of other Postfix instances that are in use.
+const NAMES: [&str; 5] =
+    ["sasld.service", "sasld.socket", "sasld-pam.service", "sasld-pam.socket", "sasld-instance@*.socket"];
+
+/// What of them is looked at.
+const PROPERTIES: &str =
+    "--property=Id,LoadState,ActiveState,UnitFileState,Listen,SocketUser,SocketGroup,SocketMode";
 
 /// The units that exist, by name.
 #[derive(Debug, Default)]
@@ -18,6 +23,12 @@ pub struct Unit {
     pub active: String,
     /// `enabled`, `disabled`, `masked`, …
     pub enabled: String,
+    /// The Unix sockets that it makes.
+    pub sockets: Vec<PathBuf>,
+    /// Whose they are: `SocketUser=` and `SocketGroup=`, empty for root.
+    pub owner: (String, String),
+    /// `SocketMode=`.
+    pub mode: u32,
 }
 
 impl Units {
@@ -26,11 +37,7 @@ impl Units {
         if !root.join("run/systemd/system").is_dir() {
             return None;
         }
-        let output = Command::new("systemctl")
-            .args(["show", "--property=Id,LoadState,ActiveState,UnitFileState"])
-            .args(NAMES)
-            .output()
-            .ok()?;
+        let output = Command::new("systemctl").args(["show", PROPERTIES]).args(NAMES).output().ok()?;
         Some(Self::read(&String::from_utf8_lossy(&output.stdout)))
     }
 
@@ -42,10 +49,18 @@ impl Units {
                 line.unwrap_or_default().to_owned()
             };
             if matches!(value("LoadState").as_str(), "loaded" | "masked") {
-                units.insert(
-                    value("Id"),
-                    Unit { active: value("ActiveState"), enabled: value("UnitFileState") },
-                );
+                let sockets = block.lines().filter_map(|line| {
+                    let path = line.strip_prefix("Listen=")?.strip_suffix(" (Stream)")?;
+                    path.starts_with('/').then(|| path.into())
+                });
+                let unit = Unit {
+                    active: value("ActiveState"),
+                    enabled: value("UnitFileState"),
+                    sockets: sockets.collect(),
+                    owner: (value("SocketUser"), value("SocketGroup")),
+                    mode: u32::from_str_radix(&value("SocketMode"), 8).unwrap_or_default(),
+                };
+                units.insert(value("Id"), unit);
             }
         }
         Self(units)
@@ -73,5 +88,16 @@ mod tests {
         let units = Units::read(shown);
         assert!(units.has("sasld.service") && !units.has("sasld.socket"));
         assert_eq!(units.iter().next().map(|(_, unit)| unit.active.as_str()), Some("failed"));
+    }
+
+    #[test]
+    fn a_unit_tells_which_sockets_it_makes_and_whose_they_are() {
+        let shown = "Listen=/var/spool/postfix/private/auth (Stream)\nListen=127.0.0.1:12345 (Stream)\n\
+                     SocketUser=postfix\nSocketGroup=\nSocketMode=0660\nId=sasld.socket\nLoadState=loaded\n";
+        let units = Units::read(shown);
+        let (_, unit) = units.iter().next().unwrap();
+        assert_eq!(unit.sockets, [std::path::Path::new("/var/spool/postfix/private/auth")]);
+        assert_eq!(unit.owner, ("postfix".to_owned(), String::new()));
+        assert_eq!(unit.mode, 0o660);
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! Found and right is yes, found and wrong is no; `verdict` says what is what. A password not checked within the
 //! deadline, by a worker that died, or because `sasld-pam` is gone, has no verdict ([`Outage`]). The connection is made
-//! again by itself; what is wrong with it is logged when it begins and when it ends.
+//! again by itself; what is wrong with it is logged when it begins and when it ends. [`Pam::ask_about_nobody`] shows
+//! whether all that works, at nobody's cost.
 
 mod connection;
 mod standing;
@@ -20,6 +21,7 @@ use crate::pam::request::{Lane, Outcome, Trouble, is_tty, is_user};
 use crate::pam::{self, MAX_PASSWORD_BYTES};
 use crate::sasl::{Name, NameRules, Outage, Question};
 use crate::session::{Moment, Origin};
+use crate::wire::Secured;
 use core::time::Duration;
 use standing::{Standing, Standings};
 use std::io;
@@ -30,6 +32,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
+
+pub use verdict::trouble;
 
 /// Questions that may wait in each of the queues.
 const QUEUE_CAPACITY: usize = 1_024;
@@ -44,6 +48,13 @@ const SERVED_BEFORE_KNOWN: u8 = 3;
 /// The share of a question's time in which its check is not begun any more: the child would be killed in the middle of
 /// it, and those behind it in line would come too late for the same reason.
 const TOO_LATE: u32 = 20;
+
+/// Whom doctor asks about: a name that `useradd` would not make.
+pub const NOBODY: &str = "sasld.doctor.asks";
+
+/// How long after the deadline an answer about nobody is waited for. `sasld-pam` ends a check at its deadline and says
+/// so, and an answer that nobody waits for would count against those who come from the same place.
+const LATE_ANSWER: Duration = Duration::from_secs(1);
 
 /// `PAM_TTY` for a mail server that names no service.
 const DEFAULT_TTY: &str = "sasld";
@@ -211,6 +222,22 @@ impl Pam {
         }
     }
 
+    /// Asks about [`NOBODY`], in turn like anybody, which takes a worker and no password of anybody, and changes nothing
+    /// for those who log in.
+    ///
+    /// # Errors
+    /// [`Outage`]: `sasld-pam` has not answered.
+    pub async fn ask_about_nobody(&self, now: Moment) -> Result<Outcome, Outage> {
+        // Whatever the rules for users are, this is a name.
+        let Ok(name) = NameRules::default().canonical(NOBODY.as_bytes()) else {
+            return Err(Outage::Internal);
+        };
+        let origin = Origin { service: Arc::from(&b"doctor"[..]), remote: None, secured: Secured::No };
+        let password = Arc::new(Password::new(b"none"));
+        let (deadline, answer) = self.wait_in_line(&name, &password, &origin, Prefix::Unknown, now)?;
+        answered(deadline + LATE_ANSWER, answer).await
+    }
+
     /// Waits for its turn and for the answer.
     async fn ask(
         &self,
@@ -220,6 +247,19 @@ impl Pam {
         prefix: Prefix,
         now: Moment,
     ) -> Result<Outcome, Outage> {
+        let (deadline, answer) = self.wait_in_line(name, password, origin, prefix, now)?;
+        answered(deadline, answer).await
+    }
+
+    /// Puts a question into its queue: when there is no time left for it, and where its answer comes.
+    fn wait_in_line(
+        &self,
+        name: &Name,
+        password: &Arc<Password>,
+        origin: &Origin,
+        prefix: Prefix,
+        now: Moment,
+    ) -> Result<(Instant, oneshot::Receiver<Outcome>), Outage> {
         let patience = Duration::from_millis(self.shared.patience.load(Ordering::Relaxed));
         let deadline = Instant::now() + patience;
         let (reply, answer) = oneshot::channel();
@@ -245,11 +285,15 @@ impl Pam {
             }
         }
         self.shared.wake.notify_one();
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(_)) => Err(Outage::Passdb),
-            Err(_) => Err(Outage::Deadline),
-        }
+        Ok((deadline, answer))
+    }
+}
+
+async fn answered(until: Instant, answer: oneshot::Receiver<Outcome>) -> Result<Outcome, Outage> {
+    match timeout_at(until, answer).await {
+        Ok(Ok(outcome)) => Ok(outcome),
+        Ok(Err(_)) => Err(Outage::Passdb),
+        Err(_) => Err(Outage::Deadline),
     }
 }
 

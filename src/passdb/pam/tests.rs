@@ -7,7 +7,6 @@ use crate::credential::Password;
 use crate::pam::code::Code;
 use crate::pam::request::{Answer, Request};
 use crate::sasl::{Answer as Said, Refusal};
-use crate::wire::Secured;
 use fake::{Fake, Place, pass, place, settle};
 use tokio::task::JoinHandle;
 
@@ -214,6 +213,29 @@ async fn an_attempt_that_keeps_a_worker_counts_like_a_refusal_even_if_nobody_wai
         next.await.unwrap();
         assert_eq!(standing(&pam, "alice"), expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn asking_about_nobody_waits_in_line_and_counts_against_no_one() {
+    let (pam, mut fake, _place) = both(1, 1).await;
+    let stranger = ask(&pam, "alice");
+    let request = fake.request().await.unwrap();
+    let nobody = {
+        let pam = Arc::clone(&pam);
+        tokio::spawn(async move { pam.ask_about_nobody(NOW).await })
+    };
+    assert_eq!(fake.waiting().await, 0);
+    fake.answer(&request, Code::SUCCESS).await;
+    assert!(verdict::is_yes(&stranger.await.unwrap()));
+    let request = fake.request().await.unwrap();
+    assert_eq!((request.user.as_str(), request.lane), (NOBODY, Lane::Ordinary));
+    // The answer to a check that was ended at its deadline comes a moment later.
+    pass(8_500).await;
+    let outcome = Outcome::Undecided(Trouble::Timeout, "killed".to_owned());
+    fake.send(Answer { id: request.id, outcome: outcome.clone(), last: true }).await;
+    assert_eq!(nobody.await.unwrap(), Ok(outcome));
+    let name = NameRules::default().canonical(b"bob").unwrap();
+    assert_eq!(pam.shared.lock().standings.of(&name, Prefix::Unknown, NOW), Standing::Stranger);
 }
 
 #[tokio::test(start_paused = true)]

@@ -90,11 +90,39 @@ fn success(checked: &Checked, name: &Name, settings: &Settings, names: &NameRule
     }
 }
 
+/// Why an outcome is no verdict, for people; `None` if it is one, or if the user is nobody's here.
+#[must_use]
+pub fn trouble(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Undecided(trouble, text) => Some(format!("{}: {text}", trouble.word())),
+        Outcome::Checked(checked) if checked.code != Code::SUCCESS && refusal(checked).is_none() => {
+            Some(format!("{}: {}", checked.code, checked.text))
+        }
+        Outcome::Checked(_) | Outcome::Excluded(_) => None,
+    }
+}
+
 fn failure(checked: &Checked, user: &str) -> Finding {
     let Checked { stage, code, asked_more, text, .. } = checked;
-    let refusal = match (*code, stage) {
+    let Some(refusal) = refusal(checked) else {
+        // The prompt need not be why: a directory that is out of order may have asked before it noticed.
+        let hint = asked_more.then_some(ASKED_MORE);
+        warn!(event = "pam_undecided", user, trouble = %code, stage = ?stage, reason = text.as_str(), hint);
+        return Finding::Out(Outage::Passdb);
+    };
+    if refusal == Refusal::UnknownUser {
+        return Finding::NotFound;
+    }
+    debug!(event = "pam_refused", user, %code, stage = ?stage, text = text.as_str());
+    // The code may come of the answer that was not given, and does not say what was wrong with the one that was.
+    refused(if *asked_more { Refusal::AskedMore } else { refusal })
+}
+
+/// What a code other than success says; `None` if it does not say that the user is not to come in.
+fn refusal(checked: &Checked) -> Option<Refusal> {
+    Some(match (checked.code, checked.stage) {
         (Code::AUTH_ERR, Stage::Authenticate) => Refusal::WrongPassword,
-        (Code::USER_UNKNOWN, Stage::Authenticate) => return Finding::NotFound,
+        (Code::USER_UNKNOWN, Stage::Authenticate) => Refusal::UnknownUser,
         // The password was right, or the account would not have been looked at.
         (Code::AUTH_ERR | Code::USER_UNKNOWN, Stage::Account) => Refusal::Denied,
         (Code::PERM_DENIED | Code::MAXTRIES, Stage::Authenticate | Stage::Account) => Refusal::Denied,
@@ -105,17 +133,9 @@ fn failure(checked: &Checked, user: &str) -> Finding {
             Refusal::AccountExpired
         }
         // The failure of that very conversation.
-        (Code::CONV_ERR, Stage::Authenticate | Stage::Account) if *asked_more => Refusal::AskedMore,
-        _ => {
-            // The prompt need not be why: a directory that is out of order may have asked before it noticed.
-            let hint = asked_more.then_some(ASKED_MORE);
-            warn!(event = "pam_undecided", user, trouble = %code, stage = ?stage, reason = text.as_str(), hint);
-            return Finding::Out(Outage::Passdb);
-        }
-    };
-    debug!(event = "pam_refused", user, %code, stage = ?stage, text = text.as_str());
-    // The code may come of the answer that was not given, and does not say what was wrong with the one that was.
-    refused(if *asked_more { Refusal::AskedMore } else { refusal })
+        (Code::CONV_ERR, Stage::Authenticate | Stage::Account) if checked.asked_more => Refusal::AskedMore,
+        _ => return None,
+    })
 }
 
 fn refused(refusal: Refusal) -> Finding {
@@ -178,6 +198,8 @@ mod tests {
             assert_eq!(Code(code).to_string(), name);
             if code != 0 {
                 assert_eq!(said(checked(Stage::Authenticate, Code(code))), authenticate, "{}", Code(code));
+                let trouble = trouble(&Outcome::Checked(checked(Stage::Authenticate, Code(code))));
+                assert_eq!(trouble.is_some(), authenticate == "passdb_unavailable", "{}", Code(code));
                 assert_eq!(said(checked(Stage::Start, Code(code))), "passdb_unavailable", "{}", Code(code));
             }
             assert_eq!(said(checked(Stage::Account, Code(code))), account, "{}", Code(code));

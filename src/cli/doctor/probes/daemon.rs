@@ -23,7 +23,7 @@ pub fn configuration(facts: &Facts) -> Vec<Finding> {
             let unread = unread.map(|finding| {
                 finding.why("It cannot read its configuration, so it does not start and takes over no change.")
             });
-            config.warnings().iter().map(|warning| exposed(facts, warning)).chain(unread).collect()
+            listening::exposed(facts, config).into_iter().chain(unread).collect()
         }
         Err(ConfigError::Missing { path }) => vec![
             Finding::error(format!("{}: no such file", path.display()))
@@ -63,16 +63,6 @@ fn default_configuration(path: &Path) -> String {
         "mkdir -p {folder} && echo '# All as the defaults have it.' >{}",
         quote(&path.display().to_string())
     )
-}
-
-/// A listener that lets everybody connect.
-fn exposed(facts: &Facts, warning: &str) -> Finding {
-    Finding::warning(warning)
-        .why(
-            "Whoever can connect may guess passwords. Who has to connect is for you to decide; this leaves it to Postfix, \
-             or to this machine:",
-        )
-        .fix(facts.configure("listeners", &listening::closed_to_strangers(facts)))
 }
 
 fn mistake(facts: &Facts, mistake: &Mistake) -> Finding {

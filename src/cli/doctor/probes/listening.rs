@@ -8,7 +8,8 @@ use crate::cli::doctor::finding::Finding;
 use crate::cli::doctor::postfix::{Instance, Service};
 use crate::cli::doctor::seen::{Greeted, Place, Seen};
 use crate::cli::doctor::shell::quote;
-use crate::config::{Listener, UnixListener};
+use crate::cli::doctor::units::Unit;
+use crate::config::{Config, Listener, UnixListener, open_socket};
 use nix::unistd::User;
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -183,6 +184,22 @@ fn under_systemd(facts: &Facts) -> bool {
     facts.units.as_ref().is_some_and(|units| units.has("sasld.socket"))
 }
 
+/// The unit of systemd's that makes the socket at this path.
+fn unit_at<'a>(facts: &'a Facts, path: &Path) -> Option<(&'a str, &'a Unit)> {
+    let mut units = facts.units.iter().flat_map(|units| units.iter());
+    units.find(|(_, unit)| unit.sockets.iter().any(|socket| same(socket, path)))
+}
+
+/// The command that sets this of a socket unit, from the next time on that it makes its socket. That takes a moment in
+/// which Postfix is refused, so what is there now is left in its place and mended by hand.
+fn set_in_unit(facts: &Facts, unit: &str, settings: &str) -> String {
+    let folder = facts.root.join("etc/systemd/system").join(format!("{unit}.d"));
+    let folder = quote(&folder.display().to_string());
+    let lines = quote(&format!("[Socket]\\n{settings}"));
+    // `systemctl edit` writes override.conf, and the last file counts.
+    format!("mkdir -p {folder} && printf {lines} >{folder}/zz-socket.conf && systemctl daemon-reload")
+}
+
 /// The command that makes systemd's socket sasld's, in Postfix's place of old, and sends Postfix there. As long as another
 /// server listens there the unit refuses to start: it has to let go first.
 fn by_systemd(
@@ -213,7 +230,8 @@ fn by_systemd(
     let release = match held {
         // Which lines, docs/from-dovecot.md says.
         Some(greeted) if names(greeted).contains(&true) => {
-            "${EDITOR:-editor} /etc/dovecot/conf.d/10-master.conf && systemctl restart dovecot && ".to_owned()
+            let file = facts.root.join("etc/dovecot/conf.d/10-master.conf").display().to_string();
+            format!("${{EDITOR:-editor}} {} && systemctl restart dovecot && ", quote(&file))
         }
         Some(_) => return format!("sasld probe {}", quote(&socket.display().to_string())),
         None => String::new(),
@@ -297,13 +315,27 @@ fn not_permitted(facts: &Facts, instance: &Instance, place: &Place) -> Finding {
         format!(" (owner {}, group {}, mode {:04o})", found.uid(), found.gid(), found.mode() & 0o7777)
     });
     let finding = Finding::error(format!("{owner} may not connect to {}{state}", path.display()));
+    let shown = quote(&path.display().to_string());
+    let by_hand = format!("chown {owner}:{owner} {shown} && chmod 0660 {shown}");
+    if let Some((name, unit)) = unit_at(facts, &path) {
+        let (user, group) = (&unit.owner.0, &unit.owner.1);
+        let lets_in = user == owner && unit.mode & 0o200 != 0 || group == owner && unit.mode & 0o020 != 0;
+        return finding.fix(match lets_in {
+            true => by_hand,
+            false => format!("{} && {by_hand}", set_in_unit(facts, name, &postfixs(owner))),
+        });
+    }
     let good_configuration = configured(facts, place)
         .is_some_and(|listener| user.as_ref().is_some_and(|user| lets_in(listener, user)));
     if good_configuration || under_systemd(facts) || configured(facts, place).is_none() {
-        let path = quote(&path.display().to_string());
-        return finding.fix(format!("chown {owner}:{owner} {path} && chmod 0660 {path}"));
+        return finding.fix(by_hand);
     }
     finding.fix(facts.configure("listeners", &listeners_and(facts, instance, &path)))
+}
+
+/// What makes a unit's socket Postfix's, as text for printf.
+fn postfixs(owner: &str) -> String {
+    format!("SocketUser={owner}\\nSocketGroup={owner}\\nSocketMode=0660\\n")
 }
 
 fn lets_in(listener: &UnixListener, user: &User) -> bool {
@@ -361,18 +393,59 @@ fn listeners_and(facts: &Facts, instance: &Instance, path: &Path) -> String {
     format!("[{}]", listeners.join(", "))
 }
 
-/// All listeners of the configuration, those that let everybody connect only for Postfix, or for this machine.
-pub(super) fn closed_to_strangers(facts: &Facts) -> String {
-    let owner = |path: &Path| {
-        let asks =
-            |(instance, service)| facts.seen_by(instance, service)?.0.path().map(|found| same(&found, path));
-        facts.services().find(|at| asks(*at) == Some(true)).map(|(instance, _)| instance.owner())
+/// The sockets where everybody may guess passwords.
+pub(super) fn exposed(facts: &Facts, config: &Config) -> Vec<Finding> {
+    let why = "Whoever can connect may guess passwords. Who has to connect is for you to decide; this leaves it to Postfix, \
+               or to this machine:";
+    let of_systemd = |listener: &Listener| match listener {
+        Listener::Unix(unix) => unit_at(facts, &unix.path).is_some(),
+        Listener::Tcp(_) => false,
     };
+    let ours = config.open_listeners().filter(|(listener, _)| !of_systemd(listener)).map(|(_, warning)| {
+        Finding::warning(warning).why(why).fix(facts.configure("listeners", &closed_to_strangers(facts)))
+    });
+    let units = facts.units.iter().flat_map(|units| units.iter());
+    let theirs = units.filter(|(_, unit)| unit.mode & 0o002 != 0).flat_map(|(name, unit)| {
+        // Which processes may come in is said by `peers`, whoever makes the socket.
+        let limited = |path: &Path| {
+            unix_listeners(facts).any(|listener| same(&listener.path, path) && listener.peers.is_some())
+        };
+        let open = unit.sockets.iter().filter(move |path| !limited(path));
+        open.map(move |path| {
+            let finding = Finding::warning(open_socket(path, unit.mode)).at(name).why(why);
+            let shown = quote(&path.display().to_string());
+            finding.fix(match asks_at(facts, path) {
+                Some(owner) => format!(
+                    "{} && chown {owner}:{owner} {shown} && chmod 0660 {shown}",
+                    set_in_unit(facts, name, &postfixs(owner))
+                ),
+                None => {
+                    let mode = unit.mode & 0o770;
+                    let set = set_in_unit(facts, name, &format!("SocketMode={mode:04o}\\n"));
+                    format!("{set} && chmod {mode:04o} {shown}")
+                }
+            })
+        })
+    });
+    ours.chain(theirs).collect()
+}
+
+/// The user of the Postfix that asks at this path.
+fn asks_at<'a>(facts: &'a Facts, path: &Path) -> Option<&'a str> {
+    let asks =
+        |(instance, service)| facts.seen_by(instance, service)?.0.path().map(|found| same(&found, path));
+    facts.services().find(|at| asks(*at) == Some(true)).map(|(instance, _)| instance.owner())
+}
+
+/// All listeners of the configuration, those that let everybody connect only for Postfix, or for this machine.
+fn closed_to_strangers(facts: &Facts) -> String {
     let listeners = facts.config.iter().flat_map(|config| &config.listeners).map(|listener| match listener {
-        Listener::Unix(unix) if unix.mode & 0o002 != 0 && unix.peers.is_none() => match owner(&unix.path) {
-            Some(owner) => for_postfix(&unix.path, owner),
-            None => yaml(&Listener::Unix(UnixListener { mode: unix.mode & 0o770, ..unix.clone() })),
-        },
+        Listener::Unix(unix) if unix.mode & 0o002 != 0 && unix.peers.is_none() => {
+            match asks_at(facts, &unix.path) {
+                Some(owner) => for_postfix(&unix.path, owner),
+                None => yaml(&Listener::Unix(UnixListener { mode: unix.mode & 0o770, ..unix.clone() })),
+            }
+        }
         Listener::Tcp(tcp) if tcp.allow.iter().flatten().any(|network| network.prefix_len() == 0) => {
             format!("{{tcp: {:?}, allow: [127.0.0.0/8, \"::1/128\"]}}", tcp.address.to_string())
         }

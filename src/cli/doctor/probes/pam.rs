@@ -1,19 +1,21 @@
 //! The system's users: the PAM service, `sasld-pam` behind its socket, and the mechanism that PAM can never serve.
 //!
 //! `sasld-pam` is asked about a user whom no system has, which takes a worker and no password of anybody. One that sasld
-//! has started itself has no socket: then only sasld knows how it is, and its control socket tells.
+//! has started itself has no socket: then sasld asks it for us, over its control socket.
 
 use super::mechanisms;
 use super::users::has_secrets_file;
 use crate::cli::doctor::facts::{Facts, command_line};
 use crate::cli::doctor::finding::Finding;
 use crate::cli::doctor::shell::quote;
+use crate::config::Config;
 use crate::control::reply::PassdbState;
+use crate::control::{self, PamCheck};
 use crate::credential::Password;
 use crate::pam::SERVICE_FOLDERS;
 use crate::pam::frame::FormatError;
 use crate::pam::request::{Answer, FrameBuffer, Hello, Lane, Outcome, Request};
-use crate::passdb::pam::Settings;
+use crate::passdb::pam::{NOBODY, Settings, trouble};
 use crate::sasl::Mechanism;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::fmt::Write as _;
@@ -25,9 +27,6 @@ use std::time::{Duration, Instant};
 
 /// sasld itself waits as long for the greeting.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A name that `useradd` would not make.
-const NOBODY: &str = "sasld.doctor.asks";
 
 /// What comes of it when there is no verdict.
 const OUTAGE: &str = "Users of PAM hear 454.";
@@ -73,7 +72,7 @@ pub fn worker(facts: &Facts) -> Vec<Finding> {
         Err(silence)
             if silence.listener.is_none() && (connected || known.is_none() && facts.runs("sasld-pam")) =>
         {
-            None
+            through_sasld(facts, settings, config)
         }
         Err(silence) if silence.error.kind() == io::ErrorKind::PermissionDenied && !facts.is_root() => {
             Some(Finding::skipped("only root and sasld can connect to sasld-pam"))
@@ -99,51 +98,63 @@ pub fn worker(facts: &Facts) -> Vec<Finding> {
                     .why(format!("Its own count, not those of the configuration: {}", settings.worker));
             Some(started_anew(facts, settings, heard.listener, finding))
         }
-        Ok(heard) => slow(heard.took, &heard.outcome, config.deadline)
-            .map(|finding| finding.fix(stack(facts, settings))),
+        Ok(heard) => late(facts, settings, heard.took, trouble(&heard.outcome), config.deadline),
     };
     finding.map(|finding| finding.at(settings.socket.display())).into_iter().collect()
 }
 
-/// What is wrong with an answer about nobody that took so long.
-fn slow(took: Duration, outcome: &Outcome, deadline: Duration) -> Option<Finding> {
-    let stack = "What in the PAM service's stack takes so long, or fails, is for you to find out (docs/pam.md); this shows it:";
-    match outcome {
-        Outcome::Undecided(trouble, text) => Some(
-            Finding::error(format!(
-                "a worker of sasld-pam has no verdict about a user ({}): {text}",
-                trouble.word()
-            ))
-            .why(format!("{OUTAGE} {stack}")),
-        ),
-        _ if took >= deadline => Some(
-            Finding::error(format!(
-                "a worker of sasld-pam took {took:.1?}, and the deadline is {deadline:?}"
-            ))
-            .why(format!("{OUTAGE} {stack}")),
-        ),
-        _ if took >= deadline / 2 => Some(
-            Finding::warning(format!(
-                "a worker of sasld-pam took {took:.1?}, and the deadline is {deadline:?}"
-            ))
-            .why(format!("When more users log in at a time, some of them hear 454. {stack}")),
-        ),
-        _ => None,
+/// What sasld hears from the one that it has started.
+fn through_sasld(facts: &Facts, settings: &Settings, config: &Config) -> Option<Finding> {
+    let Some(socket) = &config.control else {
+        return Some(Finding::skipped(
+            "sasld has started sasld-pam itself, and tells nobody how it is (control: off)",
+        ));
+    };
+    match control::ask::<PamCheck>(socket, &control::Request::Pam) {
+        Ok(PamCheck { answered: false, trouble, .. }) => {
+            let trouble = trouble.unwrap_or_default();
+            let finding = Finding::error(format!("sasld-pam does not answer: {trouble}")).why(OUTAGE);
+            Some(finding.fix(start(facts)))
+        }
+        Ok(PamCheck { trouble, ms, .. }) => {
+            let took = Duration::try_from_secs_f64(ms / 1_000.0).unwrap_or_default();
+            late(facts, settings, took, trouble, config.deadline)
+        }
+        Err(error) => Some(Finding::skipped(error)),
     }
 }
 
-/// The command that shows what may be slow, or fail.
-fn stack(facts: &Facts, settings: &Settings) -> String {
-    match &facts.units {
-        Some(units) if units.has("sasld-pam.service") => "journalctl -n 20 -u sasld-pam.service".to_owned(),
-        _ => {
-            let below = |folder: &&&str| {
-                let file = facts.root.join(folder.trim_start_matches('/')).join(&settings.worker.service);
-                file.is_file()
-            };
-            let folder = SERVICE_FOLDERS.iter().find(below).unwrap_or(&SERVICE_FOLDERS[0]);
-            format!("cat {}", quote(&format!("{folder}/{}", settings.worker.service)))
-        }
+/// A finding about an answer about nobody that took so long, or was none for this reason.
+fn late(
+    facts: &Facts,
+    settings: &Settings,
+    took: Duration,
+    trouble: Option<String>,
+    deadline: Duration,
+) -> Option<Finding> {
+    let finding = slow(took, trouble, deadline)?;
+    let below = |folder: &str| facts.root.join(folder.trim_start_matches('/')).join(&settings.worker.service);
+    let files = SERVICE_FOLDERS.map(below);
+    let file = files.iter().find(|file| file.is_file()).unwrap_or(&files[0]);
+    Some(finding.fix(format!("${{EDITOR:-editor}} {}", quote(&file.display().to_string()))))
+}
+
+/// What is wrong with an answer about nobody that took so long.
+fn slow(took: Duration, trouble: Option<String>, deadline: Duration) -> Option<Finding> {
+    let stack = "What in the PAM service's stack, or in the user database (/etc/nsswitch.conf), takes so long or fails \
+                 is for you to find out (docs/pam.md); this opens the stack:";
+    let too_long = format!("a worker of sasld-pam took {took:.1?}, and the deadline is {deadline:?}");
+    match trouble {
+        Some(trouble) => Some(
+            Finding::error(format!("a worker of sasld-pam has no verdict about a user: {trouble}"))
+                .why(format!("{OUTAGE} {stack}")),
+        ),
+        None if took >= deadline => Some(Finding::error(too_long).why(format!("{OUTAGE} {stack}"))),
+        None if took >= deadline / 2 => Some(
+            Finding::warning(too_long)
+                .why(format!("When more users log in at a time, some of them hear 454. {stack}")),
+        ),
+        None => None,
     }
 }
 
@@ -166,13 +177,14 @@ fn start(facts: &Facts) -> String {
 fn started_anew(facts: &Facts, settings: &Settings, listener: i32, finding: Finding) -> Finding {
     let arguments = settings.worker.to_arguments();
     if facts.units.as_ref().is_some_and(|units| units.has("sasld-pam.service")) {
-        let folder = "/etc/systemd/system/sasld-pam.service.d";
+        let folder = facts.root.join("etc/systemd/system/sasld-pam.service.d").display().to_string();
+        let folder = quote(&folder);
         let mut unit = String::from("[Service]\\nExecStart=\\nExecStart=/usr/sbin/sasld-pam");
         for argument in &arguments {
             let _ = write!(unit, " {argument}");
         }
         return finding.fix(format!(
-            "mkdir -p {folder} && printf {} >{folder}/90-settings.conf && systemctl daemon-reload && systemctl restart \
+            "mkdir -p {folder} && printf {} >{folder}/zz-settings.conf && systemctl daemon-reload && systemctl restart \
              sasld-pam.service",
             quote(&(unit + "\\n"))
         ));
@@ -263,21 +275,18 @@ fn invalid(error: FormatError) -> io::Error {
 mod tests {
     use super::*;
     use crate::cli::doctor::finding::Level;
-    use crate::pam::request::{Exclusion, Trouble};
 
     #[test]
     fn an_answer_counts_by_what_it_says_and_how_long_it_took() {
-        let nobody = Outcome::Excluded(Exclusion::UnknownUser);
-        let timeout = Outcome::Undecided(Trouble::Timeout, "killed".to_owned());
-        for (milliseconds, outcome, expected) in [
-            (3, &nobody, None),
-            (3_999, &nobody, None),
-            (4_000, &nobody, Some(Level::Warning)),
-            (8_000, &nobody, Some(Level::Error)),
-            (3, &timeout, Some(Level::Error)),
+        for (milliseconds, trouble, expected) in [
+            (3, None, None),
+            (3_999, None, None),
+            (4_000, None, Some(Level::Warning)),
+            (8_000, None, Some(Level::Error)),
+            (3, Some("timeout: killed".to_owned()), Some(Level::Error)),
         ] {
-            let found = slow(Duration::from_millis(milliseconds), outcome, Duration::from_secs(8));
-            assert_eq!(found.map(|finding| finding.level), expected, "{milliseconds} {outcome:?}");
+            let found = slow(Duration::from_millis(milliseconds), trouble, Duration::from_secs(8));
+            assert_eq!(found.map(|finding| finding.level), expected, "{milliseconds}");
         }
     }
 
