@@ -132,6 +132,7 @@ mod tests {
             ("", "00747cf2ffaf11c5ea4a64979c3901fc1d20dee13f480bb598f7d8575b23e61b"),
             ("secret", "cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56"),
             ("tanstaaftanstaaf", "d06d4e1b26fccaa4b0b61801132340a354b21152711fb604ca3e035e7015116b"),
+            (&"p".repeat(64), "68dc42533f51cc1522c38c82a68eae5fe670cd03c41504213b13532a08f36547"),
             (&"p".repeat(65), "834bad525baf04b3ba64fe396e36ffe4626b5b60d8ad3aef80f18055322026ce"),
         ] {
             assert_eq!(hex(&*key(password).to_state()), state, "{password:?}");

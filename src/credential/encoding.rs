@@ -140,6 +140,7 @@ mod tests {
     fn what_was_decoded_before_a_mistake_counts_as_used_and_is_wiped() {
         let mut buffer = Buffer::default();
         assert_eq!(buffer.fill_from_base64(b"c2VjcmV0c2VjcmV0c2VjcmV0!!!!"), None);
+        assert_eq!(buffer.used, 21);
         assert!(buffer.bytes[buffer.used..].iter().all(|byte| *byte == 0));
     }
 

@@ -162,6 +162,12 @@ mod tests {
     }
 
     #[test]
+    fn a_new_hash_takes_19_mib_and_one_lane() {
+        let text = make(Algorithm::Argon2id, b"secret", &[7; 16], 1).expect("passes in range");
+        assert!(text.starts_with("$argon2id$v=19$m=19456,t=1,p=1$"), "{}", *text);
+    }
+
+    #[test]
     fn memory_and_work_are_bounded() {
         for (params, parameter) in [
             ("m=262145,t=1,p=1", "memory in KiB"),

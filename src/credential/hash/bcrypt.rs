@@ -109,7 +109,8 @@ mod tests {
     }
 
     #[test]
-    fn cost_16_is_refused_with_the_limit() {
+    fn cost_15_is_accepted_and_16_refused_with_the_limit() {
+        assert!(Bcrypt::parse(SECRET.replacen("05", "15", 1).as_bytes()).is_ok());
         let flaw = Bcrypt::parse(SECRET.replacen("05", "16", 1).as_bytes()).err();
         let limit = Flaw::TooExpensive { parameter: "cost", found: 16, limit: 15 };
         assert_eq!(flaw, Some(limit));

@@ -43,15 +43,15 @@ impl<'a> ShaCrypt<'a> {
         let mut rounds = UNSAID_ROUNDS;
         if let Some(digits) = salt.strip_prefix(b"rounds=") {
             rounds = match decimal(digits) {
+                None | Some(..MIN_ROUNDS) => return Err(Flaw::Malformed("number of rounds")),
                 Some(rounds @ MIN_ROUNDS..=MAX_ROUNDS) => rounds,
-                Some(rounds) if rounds > MAX_ROUNDS => {
+                Some(rounds) => {
                     return Err(Flaw::TooExpensive {
                         parameter: "number of rounds",
                         found: rounds.into(),
                         limit: MAX_ROUNDS.into(),
                     });
                 }
-                _ => return Err(Flaw::Malformed("number of rounds")),
             };
             salt = next_part(&mut rest);
         }
