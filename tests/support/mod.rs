@@ -4,7 +4,9 @@
 pub mod acl;
 pub mod log;
 pub mod peer;
+pub mod power;
 pub mod sasld;
+pub mod short;
 pub mod skip;
 pub mod soak;
 

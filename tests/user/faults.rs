@@ -2,7 +2,8 @@
 //!
 //! strace(1) does it. First a run without faults tells which calls there are; then each of them is hit in a run of its
 //! own. Whatever happens, the file is the old one or the new one, byte for byte and with its owner, mode and ACL, and
-//! exit code and message say which.
+//! exit code and message say which. The kill comes before the call takes effect, so that of the next call is the kill
+//! after this one: what was killed at the rename has the old file, and one call later the new one.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -20,6 +21,8 @@ const PASSWD: &[&str] = &["passwd", "alice", "--password-stdin", "--scheme", "PL
 const ADD: &[&str] = &["add", "bob", "--password-stdin", "--scheme", "PLAIN"];
 
 const ERRORS: [&str; 4] = ["EIO", "ENOSPC", "EDQUOT", "EINTR"];
+
+const KILL: &str = "signal=KILL";
 
 /// The kernel does not fail these, or their failure ends the program like a kill.
 const NOT_FAILED: [&str; 10] = [
@@ -44,7 +47,7 @@ struct Call {
 }
 
 /// The file as it is before a command, of a group and with an ACL that have to be carried over; or no file.
-fn put(place: &Place, contents: Option<&str>) {
+pub fn put(place: &Place, contents: Option<&str>) {
     let file = place.file();
     let _ = fs::remove_file(&file);
     let Some(contents) = contents else { return };
@@ -58,25 +61,33 @@ fn put(place: &Place, contents: Option<&str>) {
 }
 
 /// Owner, group, mode and ACL.
-type Access = (u32, u32, u32, Option<Vec<u8>>);
+pub type Access = (u32, u32, u32, Option<Vec<u8>>);
 
 /// All that must stay.
-fn access(path: &Path) -> Access {
+pub fn access(path: &Path) -> Access {
     let metadata = fs::metadata(path).unwrap();
     let mut acl = vec![0; 1024];
     let acl = rustix::fs::getxattr(path, ACL, &mut acl).ok().map(|length| acl[..length].to_vec());
     (metadata.uid(), metadata.gid(), metadata.mode(), acl)
 }
 
+/// The access that the file has after this change as well as before it, if it was there.
+pub fn access_after(place: &Place, change: &Change) -> Access {
+    put(place, change.old.as_deref());
+    let output = feed(program(place, change), change.input.as_bytes());
+    assert!(output.status.success(), "{}", err(&output));
+    access(&place.file())
+}
+
 /// A command, and what `sasld user edit` does to the file if it is that one.
-fn program(place: &Place, arguments: &[&str]) -> Command {
-    let mut command = place.command(arguments);
+pub fn program(place: &Place, change: &Change) -> Command {
+    let mut command = place.command(change.arguments);
     command.env("VISUAL", "").env("EDITOR", "echo 'bob:{PLAIN}new' >>");
     command
 }
 
-fn strace(place: &Place, options: &[&str], change: &Change<'_>) -> Output {
-    let program = program(place, change.arguments);
+pub fn strace(place: &Place, options: &[&str], change: &Change) -> Output {
+    let program = program(place, change);
     let mut command = Command::new("strace");
     command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.args(["-qq", "-o"]).arg(place.directory.path().join("trace")).args(options);
@@ -86,7 +97,7 @@ fn strace(place: &Place, options: &[&str], change: &Change<'_>) -> Output {
 }
 
 /// The calls from the opening of the lock file to the end.
-fn calls(place: &Place, change: &Change<'_>) -> Vec<Call> {
+fn calls(place: &Place, change: &Change) -> Vec<Call> {
     let output = strace(place, &[], change);
     assert!(output.status.success(), "{}", err(&output));
     let trace = fs::read_to_string(place.directory.path().join("trace")).unwrap();
@@ -107,21 +118,27 @@ fn calls(place: &Place, change: &Change<'_>) -> Vec<Call> {
 }
 
 /// What a command should come to.
-struct Change<'a> {
-    arguments: &'a [&'a str],
+pub struct Change {
+    pub arguments: &'static [&'static str],
     /// What comes through standard input.
-    input: &'a str,
+    pub input: &'static str,
     /// `None` if there is no file yet.
-    old: Option<&'a str>,
-    new: &'a str,
+    pub old: Option<String>,
+    pub new: String,
+}
+
+impl Change {
+    fn new(arguments: &'static [&'static str], input: &'static str, old: &str, new: &str) -> Self {
+        Self { arguments, input, old: Some(old.to_owned()), new: new.to_owned() }
+    }
 }
 
 /// What a run came to, judged.
-fn judge(place: &Place, what: &str, output: &Output, change: &Change<'_>, expected: &Access) {
+pub fn judge(place: &Place, what: &str, output: &Output, change: &Change, expected: &Access) {
     let now = fs::read_to_string(place.file()).ok();
     let message = err(output);
-    let changed = now.as_deref() == Some(change.new);
-    assert!(changed || now.as_deref() == change.old, "{what}: neither old nor new: {now:?}");
+    let changed = now.as_deref() == Some(change.new.as_str());
+    assert!(changed || now == change.old, "{what}: neither old nor new: {now:?}");
     if now.is_some() {
         assert_eq!(access(&place.file()), *expected, "{what}");
     }
@@ -140,7 +157,7 @@ fn judge(place: &Place, what: &str, output: &Output, change: &Change<'_>, expect
 }
 
 /// Whether strace works here.
-fn can_trace() -> bool {
+pub fn can_trace() -> bool {
     let tried = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     let works = tried.is_ok_and(|output| output.status.success());
     if !works {
@@ -150,35 +167,41 @@ fn can_trace() -> bool {
 }
 
 /// Hits every call of this command.
-fn hit_every_call(change: &Change<'_>) {
+fn hit_every_call(change: &Change) {
     if !can_trace() {
         return;
     }
     let place = Place::empty();
     let is_new = || fs::read_to_string(place.file()).is_ok_and(|text| text == change.new);
-    put(&place, change.old);
+    put(&place, change.old.as_deref());
     let calls = calls(&place, change);
     assert!(is_new());
     let count = |name: &str| calls.iter().filter(|call| call.name == name).count();
     assert_eq!((count("flock"), count("fsync"), count("rename")), (1, 2, 1), "{calls:?}");
     if change.old.is_some() {
-        put(&place, change.old);
+        put(&place, change.old.as_deref());
     }
     let expected = access(&place.file());
-    put(&place, change.old);
+    put(&place, change.old.as_deref());
     let mut runs = 0;
     let mut changes = 0;
+    // Whether the kill at each call in turn came after the change.
+    let mut kills = Vec::new();
     for Call { name, nth } in &calls {
         let errors = ERRORS.iter().map(|error| format!("error={error}"));
         let errors = errors.filter(|_| !NOT_FAILED.contains(&name.as_str()));
-        for fault in errors.chain(["signal=KILL".to_owned()]) {
+        for fault in errors.chain([KILL.to_owned()]) {
             let inject = format!("inject={name}:{fault}:when={nth}");
             let output = strace(&place, &["-e", &format!("trace={name}"), "-e", &inject], change);
             judge(&place, &inject, &output, change, &expected);
             runs += 1;
+            if fault == KILL {
+                assert_eq!(output.status.signal(), Some(9), "{inject}: {}", err(&output));
+                kills.push(is_new());
+            }
             if is_new() {
                 changes += 1;
-                put(&place, change.old);
+                put(&place, change.old.as_deref());
             }
             let copy = place.directory.path().join(".secrets.edit");
             if err(&output).contains("what you wrote is in") {
@@ -188,13 +211,16 @@ fn hit_every_call(change: &Change<'_>) {
             let _ = fs::remove_file(&copy);
             if !place.has_no_temporary() {
                 // What a killed writer left goes with the next rewrite.
-                let next = feed(program(&place, change.arguments), change.input.as_bytes());
+                let next = feed(program(&place, change), change.input.as_bytes());
                 assert!(next.status.success() && is_new(), "{inject}: {}", err(&next));
                 assert!(place.has_no_temporary(), "{inject}");
-                put(&place, change.old);
+                put(&place, change.old.as_deref());
             }
         }
     }
+    let rename = calls.iter().position(|call| call.name == "rename").unwrap();
+    let after: Vec<bool> = (0..calls.len()).map(|index| index > rename).collect();
+    assert_eq!(kills, after, "{calls:?}");
     assert!(runs > 150 && changes > 10 && changes < runs, "{changes} of {runs}");
     eprintln!("{runs} faults at {} calls", calls.len());
 }
@@ -207,48 +233,83 @@ fn locked() -> String {
     ALICE.replace("wonder", "wonder::::::      nologin")
 }
 
+pub fn passwd() -> Change {
+    let old = format!("{ALICE}bob:{{PLAIN}}b:1:2::/home/bob\n");
+    Change::new(PASSWD, "new", &old, &old.replace("wonder", "new"))
+}
+
+pub fn add() -> Change {
+    Change::new(ADD, "new", ALICE, &alice_and_bob())
+}
+
+pub fn first_add() -> Change {
+    Change { arguments: ADD, input: "new", old: None, new: "bob:{PLAIN}new\n".to_owned() }
+}
+
+pub fn remove() -> Change {
+    Change::new(&["remove", "bob"], "", &alice_and_bob(), ALICE)
+}
+
+pub fn lock() -> Change {
+    Change::new(&["lock", "alice"], "", ALICE, &locked())
+}
+
+pub fn unlock() -> Change {
+    Change::new(&["unlock", "alice"], "", &locked(), ALICE)
+}
+
+pub fn import() -> Change {
+    let arguments = &["import", "-", "--format=list", "--default-scheme=PLAIN", "--scheme=PLAIN", "--apply"];
+    Change::new(arguments, "bob:new\n", ALICE, &alice_and_bob())
+}
+
+pub fn edit() -> Change {
+    Change::new(&["edit"], "", ALICE, &alice_and_bob())
+}
+
+/// Every command that writes.
+pub fn all() -> [Change; 8] {
+    [passwd(), add(), first_add(), remove(), lock(), unlock(), import(), edit()]
+}
+
 #[test]
 fn no_fault_in_passwd_loses_anything() {
-    let old = format!("{ALICE}bob:{{PLAIN}}b:1:2::/home/bob\n");
-    let new = old.replace("wonder", "new");
-    hit_every_call(&Change { arguments: PASSWD, input: "new", old: Some(&old), new: &new });
+    hit_every_call(&passwd());
 }
 
 #[test]
 fn no_fault_in_add_loses_anything() {
-    hit_every_call(&Change { arguments: ADD, input: "new", old: Some(ALICE), new: &alice_and_bob() });
+    hit_every_call(&add());
 }
 
 #[test]
 fn no_fault_in_the_first_add_leaves_half_a_file() {
-    hit_every_call(&Change { arguments: ADD, input: "new", old: None, new: "bob:{PLAIN}new\n" });
+    hit_every_call(&first_add());
 }
 
 #[test]
 fn no_fault_in_remove_loses_anything() {
-    let arguments = &["remove", "bob"];
-    hit_every_call(&Change { arguments, input: "", old: Some(&alice_and_bob()), new: ALICE });
+    hit_every_call(&remove());
 }
 
 #[test]
 fn no_fault_in_lock_loses_anything() {
-    hit_every_call(&Change { arguments: &["lock", "alice"], input: "", old: Some(ALICE), new: &locked() });
+    hit_every_call(&lock());
 }
 
 #[test]
 fn no_fault_in_unlock_loses_anything() {
-    hit_every_call(&Change { arguments: &["unlock", "alice"], input: "", old: Some(&locked()), new: ALICE });
+    hit_every_call(&unlock());
 }
 
 #[test]
 fn no_fault_in_import_loses_anything() {
-    let arguments = &["import", "-", "--format=list", "--default-scheme=PLAIN", "--scheme=PLAIN", "--apply"];
-    hit_every_call(&Change { arguments, input: "bob:new\n", old: Some(ALICE), new: &alice_and_bob() });
+    hit_every_call(&import());
 }
 
 #[test]
 fn no_fault_in_edit_loses_anything_and_what_was_written_stays() {
-    hit_every_call(&Change { arguments: &["edit"], input: "", old: Some(ALICE), new: &alice_and_bob() });
+    hit_every_call(&edit());
 }
 
 #[test]
@@ -257,7 +318,7 @@ fn a_failed_step_is_named() {
         return;
     }
     let place = Place::empty();
-    let change = Change { arguments: PASSWD, input: "new", old: Some(ALICE), new: ALICE };
+    let change = passwd();
     for (call, errno, expected) in [
         ("fsync", "EIO", ".secrets.new: fsync: Input/output error"),
         ("fsync:when=2", "EIO", "written, but may not survive a power cut: fsync of the directory"),
@@ -266,7 +327,7 @@ fn a_failed_step_is_named() {
         ("flock", "EIO", ".secrets.lock: flock: Input/output error"),
     ] {
         let (calls, when) = call.split_once(':').unwrap_or((call, "when=1"));
-        put(&place, change.old);
+        put(&place, change.old.as_deref());
         let inject = format!("inject={calls}:error={errno}:{when}");
         let output = strace(&place, &["-e", &format!("trace={calls}"), "-e", &inject], &change);
         assert_eq!(output.status.code(), Some(75), "{call}: {}", err(&output));

@@ -14,5 +14,7 @@ mod list;
 mod lock;
 mod manual;
 mod place;
+mod power;
 mod rewrites;
+mod short;
 mod terminal;
