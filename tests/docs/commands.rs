@@ -6,7 +6,7 @@
 //!
 //! [`PAGES`](super::pages) says what a page takes for granted, and what has to be true after its last block.
 
-use super::pages::{NOT_RUN, PAGES, Page};
+use super::pages::{NOT_RUN, NotRun, PAGES, Page};
 use super::support::skip::not_tested;
 use super::{mail_servers, pages, read, repository};
 use nix::pty::openpty;
@@ -317,9 +317,23 @@ fn every_page_with_commands_runs_or_says_why_not() {
         }
     }
     let run: BTreeSet<String> = PAGES.iter().map(|page| page.file.to_owned()).collect();
-    let not_run: BTreeSet<String> = NOT_RUN.iter().map(|(file, _)| (*file).to_owned()).collect();
+    let not_run: BTreeSet<String> = NOT_RUN.iter().map(|page| page.file.to_owned()).collect();
     assert!(run.is_disjoint(&not_run));
     assert_eq!(run.union(&not_run).cloned().collect::<BTreeSet<_>>(), with_commands);
+}
+
+#[test]
+fn what_does_not_run_here_runs_elsewhere_or_nowhere_and_the_table_says_so() {
+    for NotRun { file, why, elsewhere } in NOT_RUN {
+        let text = read(&repository(file));
+        let typed: BTreeSet<String> =
+            steps(&text).iter().map(|step| step.commands.trim_end().to_owned()).collect();
+        let named: BTreeSet<String> = elsewhere.iter().map(|(command, ..)| (*command).to_owned()).collect();
+        assert!(named.is_empty() || named == typed, "{file}, {why}: {typed:?}");
+        for (command, script, words) in *elsewhere {
+            assert!(read(&repository(script)).contains(words), "{file}: {command}: no {words} in {script}");
+        }
+    }
 }
 
 #[test]

@@ -201,6 +201,17 @@ fn a_list_takes_hashes_by_itself_and_passwords_on_request() {
 }
 
 #[test]
+fn a_table_comes_over_by_the_names_of_its_columns() {
+    let place = Place::empty();
+    let table = "password,department,user,scheme\nhunter2,\"Sales, north\",carol,PLAIN\nx,,bob,SSHA\n\"a, b\",,kate,PLAIN\n";
+    let output = place.run(&["import", "-", "--scheme=ARGON2ID", "--apply"], table.as_bytes());
+    assert_eq!(code(&output), 1, "{}", err(&output));
+    assert!(out(&output).contains("bob (line 3): left out: unknown scheme {SSHA}"), "{}", out(&output));
+    assert!(place.accepts("carol", "hunter2") && place.accepts("kate", "a, b"));
+    assert!(!place.text().contains("hunter2") && !place.text().contains("bob"), "{}", place.text());
+}
+
+#[test]
 fn what_the_file_is_has_to_be_said_when_it_could_be_two_things() {
     let place = Place::empty();
     let source = place.foreign("alice:$6$x$y:19000:0:99999:7:::\n");
