@@ -30,12 +30,13 @@ test-dovecot: ## the dialogs against Debian's Dovecot (a part of `make test`)
 	$(CARGO_TEST) --test dovecot
 
 soak: export SASLD_SOAK := $(CURDIR)/target/soak.md
-soak: ## limits, restarts under Postfix and killed rewrites, a thousand times as often; tens of minutes
+soak: ## limits, restarts under Postfix, killed rewrites and faults in reloads, in full; tens of minutes
 	@packaging/dev/need test
 	@rm -f $(SASLD_SOAK); mkdir -p target
 	cargo test --release --test limits -- --test-threads=1
 	cargo test --release --test postfix life -- --test-threads=1
 	cargo test --release --test user a_killed_rewrite
+	cargo test --release --test units reload_faults
 	@cat $(SASLD_SOAK)
 
 test-boot: ## the package and Postfix under a real systemd, in a container (a part of `make test`)

@@ -5,7 +5,7 @@
 //! Each file is judged and read through the same descriptor. Everything here blocks, briefly.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub fn read(path: &Path) -> Result<Vec<Source>, ConfigError> {
     let mut paths = vec![path.to_owned()];
     paths.extend(conf_d(path, &mut mistakes)?);
     for path in paths {
-        match read_file(&path).map_err(|error| unreadable(&path, error))? {
+        match read_file(&path)? {
             Ok(contents) => sources.push(Source { path, contents }),
             Err(mistake) => mistakes.push(mistake),
         }
@@ -52,12 +52,14 @@ pub fn read(path: &Path) -> Result<Vec<Source>, ConfigError> {
     if mistakes.is_empty() { Ok(sources) } else { Err(ConfigError::Invalid(mistakes)) }
 }
 
-fn unreadable(path: &Path, source: io::Error) -> ConfigError {
-    let path = path.to_owned();
-    if source.kind() == io::ErrorKind::NotFound {
-        ConfigError::Missing { path }
-    } else {
-        ConfigError::Unreadable { path, source }
+fn unreadable(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ConfigError {
+    move |source| {
+        let path = path.to_owned();
+        if source.kind() == io::ErrorKind::NotFound {
+            ConfigError::Missing { path }
+        } else {
+            ConfigError::Unreadable { path, call, source }
+        }
     }
 }
 
@@ -68,15 +70,15 @@ fn conf_d(main: &Path, mistakes: &mut Vec<Mistake>) -> Result<Vec<PathBuf>, Conf
     let metadata = match fs::metadata(&folder) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(unreadable(&folder, error)),
+        Err(error) => return Err(unreadable("stat", &folder)(error)),
     };
     if let Some(what) = distrusted(&metadata, geteuid().as_raw()) {
         mistakes.push(Mistake::of_file(&folder, what));
     }
-    let entries = fs::read_dir(&folder).map_err(|error| unreadable(&folder, error))?;
+    let entries = fs::read_dir(&folder).map_err(unreadable("readdir", &folder))?;
     let mut names = Vec::new();
     for entry in entries {
-        let name = entry.map_err(|error| unreadable(&folder, error))?.file_name();
+        let name = entry.map_err(unreadable("readdir", &folder))?.file_name();
         let hidden = name.as_encoded_bytes().starts_with(b".");
         if !hidden && Path::new(&name).extension() == Some(OsStr::new("yaml")) {
             names.push(name);
@@ -87,10 +89,11 @@ fn conf_d(main: &Path, mistakes: &mut Vec<Mistake>) -> Result<Vec<PathBuf>, Conf
 }
 
 /// The contents of one file, at most one byte more than is allowed, or why it is not trusted.
-fn read_file(path: &Path) -> io::Result<Result<Vec<u8>, Mistake>> {
+fn read_file(path: &Path) -> Result<Result<Vec<u8>, Mistake>, ConfigError> {
     // Opening a named pipe would wait for its writer.
-    let file: File = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-    let metadata = file.metadata()?;
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let file = file.map_err(unreadable("open", path))?;
+    let metadata = file.metadata().map_err(unreadable("stat", path))?;
     if !metadata.is_file() {
         return Ok(Err(Mistake::of_file(path, "not a regular file")));
     }
@@ -98,7 +101,7 @@ fn read_file(path: &Path) -> io::Result<Result<Vec<u8>, Mistake>> {
         return Ok(Err(Mistake::of_file(path, what)));
     }
     let mut contents = Vec::new();
-    file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut contents)?;
+    file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut contents).map_err(unreadable("read", path))?;
     Ok(Ok(contents))
 }
 

@@ -61,10 +61,12 @@ pub enum ConfigError {
         path: PathBuf,
     },
     /// A file or the folder `conf.d` is there and cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {call}: {source}", path.display())]
     Unreadable {
         /// The file or folder.
         path: PathBuf,
+        /// The system call.
+        call: &'static str,
         /// What the system said.
         source: io::Error,
     },

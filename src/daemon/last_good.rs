@@ -25,6 +25,9 @@ use std::path::{Path, PathBuf};
 const LINK: &str = "last-good";
 const MAIN: &str = "sasld.yaml";
 
+/// How the names of the directories begin that the link points to.
+const PREFIX: &str = "good-";
+
 /// Root's own place in a state directory of somebody else's.
 const OF_ROOT: &str = "root";
 
@@ -132,9 +135,11 @@ impl LastGood {
         remove(&directory)?;
         remove(&temporary)?;
         let written = write_all(&directory, sources).and_then(|()| {
-            symlink(&name, &temporary)?;
-            fs::rename(&temporary, &link)?;
-            File::open(&place.path)?.sync_all()
+            // The link must not be on the disk before what it points to.
+            flush(&place.path)?;
+            symlink(&name, &temporary).map_err(failed("symlink", &temporary))?;
+            fs::rename(&temporary, &link).map_err(failed("rename", &link))?;
+            flush(&place.path)
         });
         if let Err(error) = written {
             let _ = remove(&temporary);
@@ -143,9 +148,7 @@ impl LastGood {
             }
             return Err(error);
         }
-        if let Some(old) = old.as_deref().and_then(Path::file_name).filter(|old| *old != name.as_str()) {
-            let _ = remove(&place.path.join(old));
-        }
+        remove_others(&place.path, &name);
         Ok(true)
     }
 
@@ -159,8 +162,9 @@ impl LastGood {
         }
         let path = self.state.join(OF_ROOT);
         let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
-        let held = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
-        let found = held.metadata()?;
+        let held =
+            OpenOptions::new().read(true).custom_flags(flags).open(&path).map_err(failed("open", &path))?;
+        let found = held.metadata().map_err(failed("stat", &path))?;
         if found.uid() != 0 || found.mode() & 0o022 != 0 {
             return Err(io::Error::other(format!("{} is not root's alone", path.display())));
         }
@@ -172,14 +176,16 @@ impl LastGood {
         if self.is_ours()? || !geteuid().is_root() {
             return Ok(());
         }
-        match DirBuilder::new().mode(0o700).create(self.state.join(OF_ROOT)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        let place = self.state.join(OF_ROOT);
+        match DirBuilder::new().mode(0o700).create(&place) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("mkdir", &place)(error)),
             Ok(()) | Err(_) => Ok(()),
         }
     }
 
     fn is_ours(&self) -> io::Result<bool> {
-        Ok(fs::metadata(&self.state)?.uid() == geteuid().as_raw())
+        let metadata = fs::metadata(&self.state).map_err(failed("stat", &self.state))?;
+        Ok(metadata.uid() == geteuid().as_raw())
     }
 }
 
@@ -214,7 +220,7 @@ fn directory_name(sources: &[Source]) -> String {
         digest.update((contents.len() as u64).to_le_bytes());
         digest.update(contents);
     }
-    let mut name = "good-".to_owned();
+    let mut name = PREFIX.to_owned();
     for byte in &digest.finalize()[..16] {
         let _ = write!(name, "{byte:02x}");
     }
@@ -225,21 +231,43 @@ fn directory_name(sources: &[Source]) -> String {
 fn write_all(directory: &Path, sources: &[Source]) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.mode(0o700);
-    builder.create(directory)?;
+    builder.create(directory).map_err(failed("mkdir", directory))?;
     let folder = directory.join("conf.d");
     if sources.len() > 1 {
-        builder.create(&folder)?;
+        builder.create(&folder).map_err(failed("mkdir", &folder))?;
     }
     for (place, Source { contents, .. }) in places(sources) {
         let path = directory.join(place);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let mut file = file.map_err(failed("open", &path))?;
+        file.write_all(contents).map_err(failed("write", &path))?;
+        file.sync_all().map_err(failed("fsync", &path))?;
     }
     if sources.len() > 1 {
-        File::open(&folder)?.sync_all()?;
+        flush(&folder)?;
     }
-    File::open(directory)?.sync_all()
+    flush(directory)
+}
+
+/// The names in this directory, on the disk when this returns.
+fn flush(directory: &Path) -> io::Result<()> {
+    let opened = File::open(directory).map_err(failed("open", directory))?;
+    opened.sync_all().map_err(failed("fsync", directory))
+}
+
+/// Earlier copies, and what attempts left that were killed. What stays is in nobody's way.
+fn remove_others(place: &Path, name: &str) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let other = entry.file_name();
+        if other != name && other.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+            let _ = remove(&entry.path());
+        }
+    }
+}
+
+/// The error, with the path and the call.
+fn failed(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {call}: {error}", path.display()))
 }
 
 /// Removes what is there, if anything is.
@@ -250,7 +278,7 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(error) => Err(error),
     };
     match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("unlink", path)(error)),
         _ => Ok(()),
     }
 }

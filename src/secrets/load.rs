@@ -74,7 +74,7 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, LoadError>
 /// # Errors
 /// [`LoadError::Missing`] and [`LoadError::Unreadable`].
 pub fn fingerprint(path: &Path) -> Result<Fingerprint, LoadError> {
-    Ok(Fingerprint::of(&fs::metadata(path).map_err(|error| LoadError::from_open(path, error))?))
+    Ok(Fingerprint::of(&fs::metadata(path).map_err(LoadError::of("stat", path))?))
 }
 
 /// Whether owner, modes and directories would let [`load`] accept the file.
@@ -83,7 +83,7 @@ pub fn fingerprint(path: &Path) -> Result<Fingerprint, LoadError> {
 /// What it would say, except about the contents.
 pub fn check_access(path: &Path, trust: &Trust) -> Result<(), LoadError> {
     judge_directories(path, trust)?;
-    let metadata = fs::metadata(path).map_err(|error| LoadError::from_open(path, error))?;
+    let metadata = fs::metadata(path).map_err(LoadError::of("stat", path))?;
     check_type(path, &metadata)?;
     judge(path, &metadata, trust)
 }
@@ -188,8 +188,8 @@ pub(super) fn read(
 ) -> Result<(Zeroizing<Vec<u8>>, Fingerprint), LoadError> {
     for _ in 0..READ_ATTEMPTS {
         let file = open(path)?;
-        let unreadable = |source| LoadError::Unreadable { path: path.into(), source };
-        let metadata = file.metadata().map_err(unreadable)?;
+        let unreadable = |call| move |source| LoadError::Unreadable { path: path.into(), call, source };
+        let metadata = file.metadata().map_err(unreadable("stat"))?;
         check_type(path, &metadata)?;
         accept(&metadata)?;
         let too_large = || LoadError::TooLarge { path: path.into(), bytes: metadata.size() };
@@ -200,9 +200,11 @@ pub(super) fn read(
         let mut contents = Zeroizing::new(Vec::new());
         contents.try_reserve_exact(size).map_err(|_| too_large())?;
         // No more than the reserved bytes are taken, so the vector does not grow.
-        (&file).take(metadata.size()).read_to_end(&mut contents).map_err(unreadable)?;
+        (&file).take(metadata.size()).read_to_end(&mut contents).map_err(unreadable("read"))?;
         let fingerprint = Fingerprint::of(&metadata);
-        if Fingerprint::of(&file.metadata().map_err(unreadable)?) == fingerprint && contents.len() == size {
+        if Fingerprint::of(&file.metadata().map_err(unreadable("stat"))?) == fingerprint
+            && contents.len() == size
+        {
             return Ok((contents, fingerprint));
         }
     }
@@ -212,13 +214,13 @@ pub(super) fn read(
 fn open(path: &Path) -> Result<File, LoadError> {
     // Opening a device can have effects and a FIFO would wait for a writer, so look first; and should the file be
     // exchanged in between, O_NONBLOCK keeps the open from waiting and the descriptor is judged again.
-    check_type(path, &fs::metadata(path).map_err(|error| LoadError::from_open(path, error))?)?;
+    check_type(path, &fs::metadata(path).map_err(LoadError::of("stat", path))?)?;
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits().cast_signed())
         .open(path)
-        .map_err(|error| LoadError::from_open(path, error))
+        .map_err(LoadError::of("open", path))
 }
 
 fn check_type(path: &Path, metadata: &Metadata) -> Result<(), LoadError> {
@@ -254,9 +256,9 @@ fn judge(path: &Path, metadata: &Metadata, trust: &Trust) -> Result<(), LoadErro
 /// file, unless the sticky bit keeps files to their owners.
 fn judge_directories(path: &Path, trust: &Trust) -> Result<(), LoadError> {
     const STICKY: u32 = 0o1000;
-    let target = fs::canonicalize(path).map_err(|error| LoadError::from_open(path, error))?;
+    let target = fs::canonicalize(path).map_err(LoadError::of("realpath", path))?;
     for directory in [directory_of(path), directory_of(&target)] {
-        let metadata = fs::metadata(directory).map_err(|error| LoadError::from_open(directory, error))?;
+        let metadata = fs::metadata(directory).map_err(LoadError::of("stat", directory))?;
         let mode = metadata.mode() & 0o7777;
         let group_writable = mode & 0o020 != 0 && !trust.groups.contains(&metadata.gid());
         if mode & STICKY == 0 && (mode & 0o002 != 0 || group_writable) {
@@ -282,8 +284,8 @@ pub(super) fn directory_of(path: &Path) -> &Path {
 pub enum LoadError {
     #[error("{path}: there is no such file", path = path.display())]
     Missing { path: PathBuf },
-    #[error("{path}: cannot be read: {source}", path = path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{path}: cannot be read: {call}: {source}", path = path.display())]
+    Unreadable { path: PathBuf, call: &'static str, source: io::Error },
     #[error("{path}: is {kind}, not a regular file", path = path.display())]
     NotAFile { path: PathBuf, kind: &'static str },
     #[error("{path}: {fault}; mend it with: {mend}", path = path.display(), mend = fault.mend(path))]
@@ -299,10 +301,10 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    fn from_open(path: &Path, source: io::Error) -> Self {
-        match source.kind() {
+    fn of(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
             io::ErrorKind::NotFound => Self::Missing { path: path.into() },
-            _ => Self::Unreadable { path: path.into(), source },
+            _ => Self::Unreadable { path: path.into(), call, source },
         }
     }
 }

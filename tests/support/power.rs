@@ -129,7 +129,7 @@ impl Step {
         }
     }
 
-    fn is_flush(&self) -> bool {
+    pub fn is_flush(&self) -> bool {
         matches!(self, Self::Flush(_) | Self::FlushNames(_))
     }
 }

@@ -12,4 +12,5 @@ mod files;
 mod last_good;
 mod launcher;
 mod passing;
+mod reload_faults;
 mod restart;

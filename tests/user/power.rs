@@ -65,8 +65,7 @@ fn a_rewrite_without_one_of_its_fsyncs_would_lose_something() {
     let change = faults::passwd();
     let place = Place::empty();
     let (before, steps) = record(&place, &change);
-    let is_flush = |step: &Step| matches!(step, Step::Flush(_) | Step::FlushNames(_));
-    let flushes: Vec<usize> = (0..steps.len()).filter(|&index| is_flush(&steps[index])).collect();
+    let flushes: Vec<usize> = (0..steps.len()).filter(|&index| steps[index].is_flush()).collect();
     assert_eq!(flushes.len(), 2);
     let would_lose = |steps: &[Step]| cut(&place, &change, &before, steps).1 > 0;
     for &flush in &flushes {

@@ -30,13 +30,13 @@ pub fn configuration(facts: &Facts) -> Vec<Finding> {
                 .why("sasld does not start without a configuration. The defaults are for Postfix and /etc/sasld/secrets.")
                 .fix(default_configuration(path)),
         ],
-        Err(ConfigError::Unreadable { path, source }) if source.kind() == io::ErrorKind::PermissionDenied => {
+        Err(ConfigError::Unreadable { path, source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
             let finding = facts.closed_to_service(path).map(|finding| {
                 finding.why("sasld does not start without a configuration that it can read.")
             });
             vec![finding.unwrap_or_else(|| Finding::skipped(format!("{}: {source}; run doctor as root", path.display())))]
         }
-        Err(ConfigError::Unreadable { path, source }) => {
+        Err(ConfigError::Unreadable { path, source, .. }) => {
             let aside = quote(&format!("{}.old", path.display()));
             vec![
                 Finding::error(format!("{}: {source}", path.display()))
