@@ -7,12 +7,13 @@ mod acl;
 #[path = "support/skip.rs"]
 mod skip;
 
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use acl::{ACL, acl};
 use rustix::fs::{FlockOperation, Mode, XattrFlags};
@@ -102,10 +103,20 @@ fn a_file_that_others_can_reach_is_refused_with_the_mode_and_the_cure() {
     let directory = directory();
     let path = directory.path().join("secrets");
     write(&path, ALICE, 0o600);
-    for bad in [0o644, 0o604, 0o602, 0o601, 0o660, 0o620, 0o666, 0o664, 0o777] {
+    for (bad, who) in [
+        (0o644, "every local user read"),
+        (0o604, "every local user read"),
+        (0o602, "every local user write"),
+        (0o601, "every local user read"),
+        (0o660, "its group write"),
+        (0o620, "its group write"),
+        (0o666, "every local user write"),
+        (0o664, "every local user read"),
+        (0o777, "every local user write"),
+    ] {
         fs::set_permissions(&path, Permissions::from_mode(bad)).unwrap();
         let message = load(&path).unwrap_err().to_string();
-        assert!(message.contains(&format!("mode {bad:04o}")), "{message}");
+        assert!(message.contains(&format!("mode {bad:04o} lets {who} it")), "{message}");
         assert!(message.contains(&format!("chmod 0640 {}", path.display())), "{message}");
     }
 }
@@ -338,6 +349,16 @@ fn a_lock_file_is_private_even_if_it_was_not() {
 }
 
 #[test]
+fn a_link_in_the_place_of_a_lock_file_is_not_followed() {
+    let directory = directory();
+    let (path, elsewhere) = (directory.path().join("secrets"), directory.path().join("elsewhere"));
+    symlink(&elsewhere, directory.path().join(".secrets.lock")).unwrap();
+    let refused = add(&path, "alice");
+    assert!(matches!(refused, Err(StoreError::Failed { call: "open", .. })), "{refused:?}");
+    assert!(!elsewhere.exists());
+}
+
+#[test]
 fn a_new_file_is_readable_for_the_group_that_is_named_and_for_nobody_else() {
     let directory = directory();
     let group = fs::metadata(directory.path()).unwrap().gid();
@@ -371,6 +392,50 @@ fn a_writer_does_not_wait_for_ever() {
     assert_eq!(fs::read(&path).unwrap(), before);
     drop(lock);
     add(&path, "bob").unwrap();
+}
+
+#[test]
+fn a_writer_who_waits_for_a_second_hears_once_for_whom() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    add(&path, "alice").unwrap();
+    let lock = File::open(directory.path().join(".secrets.lock")).unwrap();
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let (start, heard) = (Instant::now(), RefCell::new(Vec::new()));
+    let rewrite = Rewrite {
+        path: &path,
+        lowercase: true,
+        missing: Missing::Refuse,
+        readers: None,
+        wait: Duration::from_millis(1_500),
+        waiting: &|holder| heard.borrow_mut().push((holder, start.elapsed() >= Duration::from_secs(1))),
+    };
+    let refused = secrets::edit(&rewrite, |_| Ok::<_, StoreError>(()));
+    assert!(matches!(refused, Err(StoreError::Busy { .. })), "{refused:?}");
+    assert_eq!(heard.take(), [(Some(std::process::id()), true)]);
+}
+
+#[test]
+fn a_file_that_goes_while_a_writer_waits_is_not_made_anew() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    add(&path, "alice").unwrap();
+    let lock = File::open(directory.path().join(".secrets.lock")).unwrap();
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let rewrite = Rewrite {
+        path: &path,
+        lowercase: true,
+        missing: Missing::Refuse,
+        readers: None,
+        wait: LOCK_WAIT,
+        waiting: &|_| {
+            fs::remove_file(&path).unwrap();
+            rustix::fs::flock(&lock, FlockOperation::Unlock).unwrap();
+        },
+    };
+    let refused = secrets::edit(&rewrite, |_| Ok::<_, StoreError>(()));
+    assert!(matches!(refused, Err(StoreError::Load(LoadError::Missing { .. }))), "{refused:?}");
+    assert!(!path.exists());
 }
 
 #[test]
@@ -460,6 +525,44 @@ fn what_an_editor_saved_meanwhile_is_not_overwritten() {
     assert!(matches!(refused, Err(StoreError::Changed { .. })), "{refused:?}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "carol:{PLAIN}c\n");
     assert_eq!(leftovers(directory.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_path_through_a_file_is_no_missing_file() {
+    let directory = directory();
+    let file = directory.path().join("secrets");
+    write(&file, ALICE, 0o600);
+    for missing in [Missing::Create, Missing::Refuse] {
+        let refused = edit(&file.join("more"), missing, LOCK_WAIT, |editor| editor.add("bob", b"{PLAIN}b"));
+        let path = file.join("more");
+        assert!(
+            matches!(&refused, Err(StoreError::Failed { call: "realpath", path: at, .. }) if *at == path),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn what_appeared_meanwhile_where_a_new_file_should_be_is_not_replaced() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    let refused = edit(&path, Missing::Create, LOCK_WAIT, |editor| {
+        // A link to itself cannot be looked at, but it is there.
+        symlink("secrets", &path).unwrap();
+        editor.add("bob", b"{PLAIN}b")
+    });
+    assert!(matches!(refused, Err(StoreError::Changed { .. })), "{refused:?}");
+    assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+}
+
+#[test]
+fn an_edit_that_changes_nothing_does_not_touch_the_file() {
+    let directory = directory();
+    let path = directory.path().join("secrets");
+    write(&path, ALICE, 0o600);
+    let before = secrets::fingerprint(&path).unwrap();
+    edit(&path, Missing::Refuse, LOCK_WAIT, |editor| editor.set_password("alice", b"{PLAIN}wonder")).unwrap();
+    assert_eq!(secrets::fingerprint(&path).unwrap(), before);
 }
 
 #[test]

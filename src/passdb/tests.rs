@@ -48,14 +48,16 @@ impl World {
         let trail = self.chain.trail();
         let answer = self.chain.answer(question, &origin, Moment(Duration::ZERO), &trail);
         let answer = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(answer);
-        let word = match answer {
-            Ok(Answer::Verdict(Ok(_))) => "yes",
-            Ok(Answer::Verdict(Err(refusal))) => refusal.why(),
-            Ok(Answer::VouchedAs(..)) => "another name",
-            Ok(Answer::Credential(credential)) => credential.refusal.map_or("a key", Refusal::why),
-            Err(outage) => outage.why(),
+        let words = match answer {
+            Ok(Answer::Verdict(Ok(_))) => "yes".to_owned(),
+            Ok(Answer::Verdict(Err(refusal))) => refusal.why().to_owned(),
+            Ok(Answer::VouchedAs(..)) => "another name".to_owned(),
+            Ok(Answer::Credential(credential)) => credential
+                .refusal
+                .map_or("a key".to_owned(), |refusal| format!("a key but {}", refusal.why())),
+            Err(outage) => outage.why().to_owned(),
         };
-        (word.to_owned(), trail.steps().into_iter().map(|(_, said)| said).collect())
+        (words, trail.steps().into_iter().map(|(_, said)| said).collect())
     }
 
     fn password(&self, name: &str, password: &str, remote: &str) -> String {
@@ -88,7 +90,10 @@ fn the_first_passdb_that_has_the_user_decides_unless_it_says_to_go_on() {
         assert_eq!(stops.password(name, password, ""), if_it_stops, "{name} with {password}");
         assert_eq!(goes_on.password(name, password, ""), if_it_goes_on, "{name} with {password}");
     }
-    assert_eq!((&*stops.cram_md5("carol", ""), &*goes_on.cram_md5("carol", "")), ("closed", "a key"));
+    assert_eq!(
+        (&*stops.cram_md5("carol", ""), &*goes_on.cram_md5("carol", "")),
+        ("a key but closed", "a key")
+    );
 }
 
 #[test]
@@ -125,16 +130,16 @@ fn a_right_password_is_not_enough_for_an_entry_with_restrictions() {
 }
 
 #[test]
-fn cram_md5_gets_a_key_where_there_is_one_and_a_refusal_where_there_should_be_one() {
+fn cram_md5_gets_a_key_in_any_case_and_a_refusal_where_there_should_be_one() {
     let world = World::of(&[(FIRST, false)]);
     for (name, remote, expected) in [
         ("alice", "", "a key"),
-        ("carol", "", "closed"),
+        ("carol", "", "a key but closed"),
         ("dan", "192.0.2.7", "a key"),
-        ("dan", "198.51.100.7", "network"),
-        ("erin", "", "no_verifier"),
-        ("frank", "", "closed"),
-        ("eve", "", "unknown_user"),
+        ("dan", "198.51.100.7", "a key but network"),
+        ("erin", "", "a key but no_verifier"),
+        ("frank", "", "a key but closed"),
+        ("eve", "", "a key but unknown_user"),
     ] {
         assert_eq!(world.cram_md5(name, remote), expected, "{name} from {remote:?}");
     }
@@ -153,7 +158,7 @@ fn who_is_in_no_file_is_unknown_even_if_no_file_has_a_decoy() {
     let none = World::of(&[]);
     assert_eq!(
         (&*empty.password("eve", "a", ""), &*empty.cram_md5("eve", "")),
-        ("unknown_user", "unknown_user")
+        ("unknown_user", "a key but unknown_user")
     );
     assert_eq!(none.password("eve", "a", ""), "unknown_user");
 }

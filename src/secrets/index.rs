@@ -372,6 +372,12 @@ mod tests {
     }
 
     #[test]
+    fn problems_come_in_the_order_of_their_lines() {
+        let secrets = secrets("a:{PLAIN}1\nb:{FOO}x\na:{PLAIN}2\nc:{FOO}x\n");
+        assert_eq!(lines(secrets.problems()), [1, 2, 3, 4]);
+    }
+
+    #[test]
     fn a_name_given_twice_is_closed_and_all_its_lines_are_named() {
         let secrets = secrets("# x\nAlice:{PLAIN}a\nbob:{PLAIN}b\nalice:{PLAIN}a\nALICE:{PLAIN}a\n");
         assert_eq!(secrets.lookup("alice").unwrap().closed, Some(Closed::Duplicate));

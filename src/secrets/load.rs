@@ -215,7 +215,7 @@ fn open(path: &Path) -> Result<File, LoadError> {
     // Opening a device can have effects and a FIFO would wait for a writer, so look first; and should the file be
     // exchanged in between, O_NONBLOCK keeps the open from waiting and the descriptor is judged again.
     check_type(path, &fs::metadata(path).map_err(LoadError::of("stat", path))?)?;
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits().cast_signed())
@@ -354,5 +354,57 @@ impl Insecurity {
             Self::Group { .. } => format!("chgrp {SERVICE_ACCOUNT} {}", path.display()),
             Self::Directory { directory, .. } => format!("chmod go-w {}", directory.display()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn what_changes_while_it_is_read_is_read_again_and_not_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secrets");
+        for (changes, expected) in [(0, Some("a")), (2, Some("abb")), (READ_ATTEMPTS, None)] {
+            fs::write(&path, "a").unwrap();
+            let changed = Cell::new(0);
+            let change = |_: &Metadata| {
+                if changed.get() < changes {
+                    changed.set(changed.get() + 1);
+                    OpenOptions::new().append(true).open(&path).unwrap().write_all(b"b").unwrap();
+                }
+                Ok(())
+            };
+            match (read(&path, change), expected) {
+                (Ok((contents, _)), Some(expected)) => assert_eq!(*contents, expected.as_bytes()),
+                (Err(LoadError::Changing { .. }), None) => {}
+                (other, _) => panic!("{changes} changes: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_is_opened_so_that_nothing_is_waited_for() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let flags = rustix::fs::fcntl_getfl(open(file.path()).unwrap()).unwrap();
+        assert!(flags.contains(OFlags::NONBLOCK), "{flags:?}");
+    }
+
+    #[test]
+    fn a_bare_file_name_lies_in_the_directory_that_is_current() {
+        for (path, directory) in
+            [("secrets", "."), ("a/secrets", "a"), ("/secrets", "/"), ("/a/secrets", "/a"), ("/", "/")]
+        {
+            assert_eq!(directory_of(Path::new(path)), Path::new(directory), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_group_of_the_service_is_kept_where_there_is_one() {
+        let trust = Trust { service_group: Some(7), ..Trust::only(&[], &[]) };
+        assert_eq!(trust.service_group(), Some(7));
     }
 }

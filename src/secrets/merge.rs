@@ -79,6 +79,7 @@ impl SecretsEditor {
         }
         let added: usize = lines.iter().map(size).sum();
         let mut merged = Zeroizing::new(Vec::with_capacity(self.contents.len() + added));
+        let reserved = merged.capacity();
         let mut copied = 0;
         for line in self.entries() {
             let text = &self.contents[line.span.clone()];
@@ -103,6 +104,7 @@ impl SecretsEditor {
             let parts = [line.name.as_bytes(), b":", line.field, line.rest.unwrap_or_default(), b"\n"];
             parts.iter().for_each(|part| merged.extend_from_slice(part));
         }
+        debug_assert_eq!(merged.capacity(), reserved, "growing leaves a copy behind, not wiped");
         let end = self.contents.len();
         self.splice(0..end, &[&merged]);
         Ok(())
@@ -144,6 +146,22 @@ mod tests {
         let expected = "# head\r\nAlice:{PLAIN}new:1:::::nologin\r\nbob:{PLAIN}b\nkate:{PLAIN}n:1:2\n\
                         zoe:{PLAIN}z::::::allow_nets=local\nyan:{PLAIN}y\n";
         assert_eq!(str::from_utf8(editor.contents()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_file_of_new_users_alone_fits_the_block_made_for_it() {
+        let mut editor = editor("");
+        editor.merge(&[line("a", "{PLAIN}x", None), line("b", "{PLAIN}y", Some("::"))]).unwrap();
+        assert_eq!(str::from_utf8(editor.contents()).unwrap(), "a:{PLAIN}x\nb:{PLAIN}y::\n");
+    }
+
+    #[test]
+    fn who_is_locked_is_told_by_nologin_behind_the_seventh_colon() {
+        let editor = editor("a:{PLAIN}x::::::nologin\nb:{PLAIN}nologin\n");
+        let users = editor.users();
+        assert!(users[&b"a"[..]].is_locked() && !users[&b"b"[..]].is_locked());
+        assert_eq!(users[&b"b"[..]].text(), (Some(&b"{PLAIN}nologin"[..]), &b""[..], false));
+        assert_eq!(users[&b"a"[..]].text(), (Some(&b"{PLAIN}x"[..]), &b"::::::nologin"[..], false));
     }
 
     #[test]

@@ -124,9 +124,8 @@ fn resolve(path: &Path, missing: Missing) -> Result<PathBuf, StoreError> {
 /// The lock is held until the returned file is dropped.
 fn lock(target: &Path, rewrite: &Rewrite<'_>) -> Result<File, StoreError> {
     let path = beside(target, ".lock");
-    let file = private(OpenOptions::new().write(true).create(true), OFlags::NOFOLLOW)
-        .open(&path)
-        .map_err(failed("open", &path))?;
+    let file =
+        private(OpenOptions::new().write(true).create(true)).open(&path).map_err(failed("open", &path))?;
     // The mode at creation is at the mercy of the umask, and the next writer may be another process of this user.
     if file.metadata().is_ok_and(|metadata| metadata.mode() & 0o777 != 0o600) {
         file.set_permissions(Permissions::from_mode(0o600)).map_err(failed("chmod", &path))?;
@@ -156,7 +155,10 @@ fn holder(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
     let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     let wanted = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
-    let locks = fs::read_to_string("/proc/locks").ok()?;
+    holder_among(&fs::read_to_string("/proc/locks").ok()?, &wanted)
+}
+
+fn holder_among(locks: &str, wanted: &str) -> Option<u32> {
     locks.lines().find_map(|line| {
         // `1: FLOCK  ADVISORY  WRITE 1913 fe:00:10068543 0 EOF`; who waits has `->` behind the number.
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -178,9 +180,8 @@ fn replace(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("unlink", path)(error)),
         _ => {}
     }
-    let mut file = private(OpenOptions::new().write(true).create_new(true), OFlags::NOFOLLOW)
-        .open(path)
-        .map_err(failed("open", path))?;
+    let mut file =
+        private(OpenOptions::new().write(true).create_new(true)).open(path).map_err(failed("open", path))?;
     file.write_all(contents).map_err(failed("write", path))?;
     match old {
         Some(_) => copy_access(target, &file, path)?,
@@ -249,9 +250,9 @@ fn remove_acl(file: &File, path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Options for a file that nobody else may open.
-fn private(options: &mut OpenOptions, flags: OFlags) -> &mut OpenOptions {
-    options.mode(0o600).custom_flags((flags | OFlags::CLOEXEC).bits().cast_signed())
+/// Options for a file that nobody else may open, and that is no symbolic link.
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    options.mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
 }
 
 /// The path of a file that belongs to this one: `/etc/sasld/.secrets.lock` for `/etc/sasld/secrets` and `.lock`.
@@ -303,4 +304,22 @@ pub enum StoreError {
     /// The directory could not be flushed.
     #[error("{path}: written, but may not survive a power cut: fsync of the directory: {source}", path = path.display())]
     NotDurable { path: PathBuf, source: io::Error },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_a_lock_is_neither_who_waits_for_it_nor_who_holds_another() {
+        let locks = "1: POSIX  ADVISORY  WRITE 10 fe:00:7 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 11 fe:00:77 0 EOF\n\
+                     3: FLOCK  ADVISORY  READ  12 fe:00:7 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 13 fe:00:7 0 EOF\n\
+                     4: -> FLOCK  ADVISORY  WRITE 14 fe:00:7 0 EOF\n\
+                     5: FLOCK  ADVISORY  WRITE 0 fe:00:8 0 EOF\n";
+        assert_eq!(holder_among(locks, "fe:00:7"), Some(13));
+        assert_eq!(holder_among(locks, "fe:00:8"), None, "a process that cannot be seen from here");
+        assert_eq!(holder_among(locks, "fe:00:9"), None);
+    }
 }
