@@ -15,7 +15,10 @@ use std::{
     process::Command,
 };
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::{
+    errno::Errno,
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+};
 
 use crate::{Outcome, server::Plan};
 
@@ -52,7 +55,11 @@ pub fn serve(socket: &Path, challenges: u8) -> Outcome<Infallible> {
     let mut events = vec![EpollEvent::empty(); 1024];
     let mut buffers = Buffers { input: vec![0; 4096], output: Vec::with_capacity(4096) };
     loop {
-        let ready = epoll.wait(&mut events, EpollTimeout::NONE)?;
+        let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
+            // Somebody has begun to trace us.
+            Err(Errno::EINTR) => continue,
+            ready => ready?,
+        };
         for event in &events[..ready] {
             let number = usize::try_from(event.data())?;
             if number == LISTENER {

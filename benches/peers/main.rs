@@ -1,11 +1,12 @@
 //! `cargo bench --bench peers`: sasld beside Dovecot, saslauthd and a server that parses nothing, in one run.
 //!
-//! Without arguments every scenario runs; arguments name the scenarios to run (`logins`, `latency`, `resources`,
-//! `million`, `hashes`, `pam`). Each replaces its own section of `docs/performance.md`. `BENCH=quick` takes two minutes
-//! and only prints; so does `BENCH_WITHOUT=dovecot,saslauthd,pam`, which leaves out a server or the scenario `pam`, for a
+//! Without arguments every scenario runs; arguments name the scenarios to run (`logins`, `latency`, `anatomy`,
+//! `resources`, `million`, `hashes`, `pam`). Each replaces its own section of `docs/performance.md`. `BENCH=quick` takes
+//! three minutes and only prints; so does `BENCH_WITHOUT=dovecot,saslauthd,pam`, which leaves out a server or the scenario `pam`, for a
 //! machine that has none, or no root. Whatever cannot be measured ends the program with status 1 and a message, and so
 //! does a signal; sections finished by then are written, and every server started is stopped.
 
+mod anatomy;
 mod connection;
 mod dialog;
 mod dovecot;
@@ -49,6 +50,8 @@ struct Effort {
     /// Starts of each server, for the median.
     starts: usize,
     idle_connections: usize,
+    /// Logins that strace and valgrind look at.
+    counted_logins: u64,
     /// Users in the large secrets file.
     many_users: usize,
     /// How many of the expensive schemes.
@@ -61,6 +64,7 @@ const FULL: Effort = Effort {
     window: Duration::from_millis(800),
     starts: 30,
     idle_connections: 10_000,
+    counted_logins: 10_000,
     many_users: 1_000_000,
     schemes: 3,
     pam: pam::FULL,
@@ -71,6 +75,7 @@ const QUICK: Effort = Effort {
     window: Duration::from_millis(200),
     starts: 5,
     idle_connections: 2_000,
+    counted_logins: 1_000,
     many_users: 100_000,
     schemes: 1,
     pam: pam::QUICK,
@@ -102,9 +107,10 @@ impl Bench {
 
 type Scenario = (&'static str, fn(&Bench) -> Outcome<Vec<Table>>);
 
-const SCENARIOS: [Scenario; 6] = [
+const SCENARIOS: [Scenario; 7] = [
     ("logins", logins::cpu_and_throughput),
     ("latency", logins::latency),
+    ("anatomy", anatomy::calls_allocations_instructions),
     ("resources", resources::connections_and_start),
     ("million", million::load_and_reload),
     ("hashes", hashes::beside_cheap_logins),

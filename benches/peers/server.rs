@@ -2,7 +2,7 @@
 //!
 //! Every server lives in a temporary directory of its own that goes with it. Only processes started here are signalled,
 //! through descriptors (pidfd) taken while they were known to be ours. A server that ends before it greets, or does
-//! not greet within ten seconds, is an error with the end of its log.
+//! not greet within half a minute, is an error with the end of its log.
 
 use std::{
     fs::{self, File},
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Longest time to a server's first greeting, and to its end after SIGTERM.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
