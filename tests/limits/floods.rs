@@ -100,7 +100,7 @@ fn idle_connections_weigh_little_and_honest_logins_go_on() {
     let daemon = site.start();
     let before = Cost::of(&daemon);
     let account = Account::open(&daemon);
-    let connections = count(2_000, 9_000);
+    let connections = count(2_000, 10_000);
     let idle: Vec<Peer> = (0..connections).map(|_| daemon.peer()).collect();
     assert_eq!(log_in(&mut daemon.peer(), 1, "PLAIN", RIGHT), "OK\t1\tuser=alice");
     let each_kib = (Cost::of(&daemon).resident_kib - before.resident_kib) / connections as u64;
