@@ -192,7 +192,7 @@ fn edit_users(arguments: &user::UserArgs, out: &mut dyn Write) -> Result<Exit, F
             (file.clone(), NameRules::default(), Mechanism::ALL.to_vec(), control)
         }
         None => {
-            let config = Config::load(&config_path(arguments.config.as_deref()))?;
+            let config = Config::load_without_accounts(&config_path(arguments.config.as_deref()))?;
             let file = config.passdbs.iter().find_map(|passdb| match passdb {
                 Passdb::SecretsFile { path, .. } => Some(path),
                 Passdb::Pam { .. } => None,

@@ -6,12 +6,11 @@
 //! That cannot be when a socket was passed: systemd would start us again for whoever waits in it, without a pause.
 
 use super::{Exit, Failure, config_path};
-use crate::config::{self, Accounts, Config, Listener};
+use crate::config::{Config, Listener};
 use crate::daemon::{self, DaemonError};
 use crate::server::BindError;
 use clap::Args;
 use core::time::Duration;
-use nix::errno::Errno;
 use sd_notify::NotifyState;
 use std::ffi::OsString;
 use std::fs;
@@ -91,25 +90,10 @@ fn exit_of(error: &BindError) -> Exit {
     }
 }
 
-/// Accounts do not matter here: without Postfix its user is missing, too.
-struct Everybody;
-
-impl Accounts for Everybody {
-    fn user(&self, _: &str) -> Result<Option<u32>, Errno> {
-        Ok(Some(0))
-    }
-
-    fn group(&self, _: &str) -> Result<Option<u32>, Errno> {
-        Ok(Some(0))
-    }
-}
-
 /// Fails when no configured listener has a directory to be in. Mistakes in the configuration do not matter here: they are
 /// for the daemon to say, which may have a good copy.
 fn something_to_serve(path: &Path) -> Result<(), Failure> {
-    let Ok(config) = config::read(path).and_then(|sources| Config::from_sources(&sources, &Everybody)) else {
-        return Ok(());
-    };
+    let Ok(config) = Config::load_without_accounts(path) else { return Ok(()) };
     let mut missing = Vec::new();
     for listener in &config.listeners {
         let Listener::Unix(unix) = listener else { return Ok(()) };

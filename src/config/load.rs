@@ -16,7 +16,7 @@ use nix::unistd::geteuid;
 use super::check::Source;
 use super::file::MAX_FILE_BYTES;
 use super::mistake::Mistake;
-use super::{Config, ConfigError, SystemAccounts};
+use super::{AnyAccounts, Config, ConfigError, SystemAccounts};
 
 /// Where the configuration is unless a command is told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/sasld/sasld.yaml";
@@ -30,6 +30,15 @@ impl Config {
     /// file or folder that cannot be read, otherwise [`ConfigError::Invalid`] with every mistake.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         Self::from_sources(&read(path)?, &SystemAccounts)
+    }
+
+    /// The same for who starts no listener: whether the users and groups in it exist does not matter.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn load_without_accounts(path: &Path) -> Result<Self, ConfigError> {
+        Self::from_sources(&read(path)?, &AnyAccounts)
     }
 }
 

@@ -36,7 +36,7 @@ use crate::passdb::pam;
 use crate::policy::{OnOutage, Policy, ServicePolicy};
 use crate::sasl::{Mechanism, NameRules};
 
-pub use accounts::{Account, Accounts, SystemAccounts};
+pub use accounts::{Account, Accounts, AnyAccounts, SystemAccounts};
 pub use check::Source;
 pub use file::MAX_FILE_BYTES;
 pub use load::{DEFAULT_PATH, read};

@@ -44,6 +44,20 @@ fn every_change_is_in_force_when_the_command_ends() {
 }
 
 #[test]
+fn users_are_added_before_the_mail_server_and_its_user_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let secrets = dir.path().join("secrets");
+    let listener =
+        "listeners:\n  - {unix: /run/auth, owner: nobody-of-this-name, group: nobody-of-this-name}\n";
+    let passdb = format!("passdbs:\n  - secrets_file: {}\n", secrets.display());
+    fs::write(dir.path().join("sasld.yaml"), format!("{listener}{passdb}control: off\n")).unwrap();
+    let output = user(dir.path(), &["add", "bob", "--password-stdin", "--scheme", "PLAIN"], "b");
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert_eq!(fs::read_to_string(secrets).unwrap(), "bob:{PLAIN}b\n");
+}
+
+#[test]
 fn a_file_that_the_daemon_does_not_take_is_said_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let _sasld = start(dir.path());
