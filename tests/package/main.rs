@@ -74,7 +74,7 @@ fn an_upgrade_keeps_users_and_edited_files_and_takes_new_ones() {
         scenario(&format!(
             "{system}; install $old
             grep -q 'of the old version' /etc/sasld/sasld.yaml
-            sasld user add alice --file /etc/sasld/secrets --password-stdin <<<wonderland
+            sasld user add alice --password-stdin <<<wonderland
             echo '# mine' >>/etc/pam.d/sasld
             before=$(sha256sum /etc/sasld/secrets /etc/pam.d/sasld)
             install $new
