@@ -52,8 +52,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Postfix's smtpd wants to be greeted.
 const SUCCESSOR_WAITS: Duration = Duration::from_secs(7);
 
-/// How long the end waits for the log at least, also when there is no time left.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long the end waits for the disk at least, also when there is no time left.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// How often a listener whose socket file has gone is complained about.
 const TICKS_BETWEEN_COMPLAINTS: u32 = 30;
@@ -121,8 +121,7 @@ pub fn run(path: &Path, state_directory: Option<&Path>) -> Result<(), DaemonErro
         .map_err(system("start a runtime"))?;
     let result = runtime
         .block_on(async { Daemon::start(path, loaded, last_good, inherited, log.clone())?.serve().await });
-    let patience = result.as_ref().map_or(LAST_LINES, |end| end.saturating_duration_since(Instant::now()));
-    log.flush(patience.max(LAST_LINES));
+    log.flush(result.as_ref().map_or(LAST_WRITES, |end| end.saturating_duration_since(Instant::now())));
     result.map(drop)
 }
 
@@ -310,8 +309,9 @@ impl Daemon {
                 }
             }
         }
-        let end = self.stop(&mut terminate, &mut interrupt).await;
-        errand.let_it_end().await;
+        // What there is still to write has a second in any case, all of it together.
+        let end = self.stop(&mut terminate, &mut interrupt).await.max(Instant::now() + LAST_WRITES);
+        errand.let_it_end(end).await;
         Ok(end)
     }
 
@@ -330,7 +330,7 @@ impl Daemon {
         }
     }
 
-    /// Who says this is the accepting thread; the serving ones must be well, too.
+    /// Who says this is the accepting thread; the serving ones must be well, too, or the next sasld is asked for.
     fn tell_watchdog(&mut self) {
         let hanging = self.server.feel(&mut self.pulse);
         if hanging.is_empty() {

@@ -127,6 +127,9 @@ impl LastGood {
         let link = place.path.join(LINK);
         let old = fs::read_link(&link).ok();
         if old.as_deref() == Some(Path::new(&name)) && matches!(self.read(), Ok(Some(_))) {
+            // It may be on the disk or not, if the last flush failed when it was made.
+            flush(&place.path)?;
+            remove_others(&place.path, &name);
             return Ok(false);
         }
         let directory = place.path.join(&name);

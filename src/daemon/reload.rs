@@ -10,16 +10,14 @@ use super::{Daemon, DaemonError, Listening, endpoints, live, notify, secrets_fil
 use crate::config::{Config, Source};
 use crate::passdb::SecretsFile;
 use core::future::pending;
-use core::time::Duration;
 use sd_notify::NotifyState;
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 use tokio::sync::oneshot;
+use tokio::time::timeout_at;
 use tracing::{error, info, warn};
-
-/// How long the end waits for a copy that is being made.
-const LAST_COPY: Duration = Duration::from_secs(1);
 
 /// Work with files, which another thread does; or none.
 #[derive(Default)]
@@ -65,10 +63,10 @@ impl Errand {
         done.await.unwrap_or_else(|_| if_lost(io::Error::other("the thread for it was lost")))
     }
 
-    /// Does not leave a copy half made, if the disk is quick.
-    pub async fn let_it_end(mut self) {
+    /// Does not leave a copy half made, if the disk is done by then.
+    pub async fn let_it_end(mut self, by: Instant) {
         if self.is_under_way() {
-            let _ = tokio::time::timeout(LAST_COPY, self.done()).await;
+            let _ = timeout_at(by.into(), self.done()).await;
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Accepts connections and gives each of them to one of the serving threads.
 //!
 //! There is one serving thread per core, each with a runtime of its own, and a connection stays on the thread it was
-//! given to: but for the log, a login shares nothing with another thread's. The accepting thread does nothing but accept,
-//! and greets at once: whatever becomes of the serving thread, or of us, no client has been accepted and is not greeted,
-//! but for the one of this very moment.
+//! given to: but for the log, a login shares nothing with another thread's. The accepting thread greets, too, at
+//! once: whatever becomes of the serving thread, or of us, no client has been accepted and is not greeted, but for the one
+//! of this very moment.
 //!
 //! No error of accept(2) ends the loop. At the connection limit and without free descriptors, newcomers wait in the
 //! backlog: a connection that is closed before its greeting makes Postfix's smtpd exit and its port stop.
@@ -314,6 +314,7 @@ mod tests {
         accepted.set_nonblocking(true).unwrap();
         let permit = Arc::clone(&server.connections.permits).try_acquire_owned().unwrap();
         server.hand_over(Accepted::Unix(accepted), permit);
+        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let greeting: Vec<String> =
             BufReader::new(client).lines().map(Result::unwrap).take_while(|line| line != "DONE").collect();
         assert!(greeting[0].starts_with("VERSION\t1\t") && greeting[1].starts_with("MECH\t"), "{greeting:?}");

@@ -1,7 +1,8 @@
 //! Do the serving threads still serve? Each is asked for a sign of life again and again; one that owes it for too long
 //! hangs, and with it every login on its connections, although others are still let in.
 //!
-//! Who hears of it is up to the daemon: it stops telling systemd's watchdog that all is well, and is started again.
+//! Who hears of it is up to the daemon: it stops telling systemd's watchdog that all is well, and at the second look
+//! asks it for a new start.
 
 use crate::session::Moment;
 use core::time::Duration;

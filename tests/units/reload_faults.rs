@@ -21,6 +21,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 const ERRORS: [&str; 4] = ["error=EIO", "error=ENOSPC", "error=EDQUOT", "error=EINTR"];
 
@@ -175,9 +176,14 @@ fn replace_users(place: &Place, password: &str) {
     fs::rename(new, place.path("secrets")).unwrap();
 }
 
+/// Only a broken daemon takes this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What is in force, looked for now.
 fn look(place: &Place) -> SecretsState {
+    let start = Instant::now();
     loop {
+        assert!(start.elapsed() < PATIENCE, "no answer at the control socket");
         // A fault may keep it from finding out that this is the file it has.
         if let Ok(state) = ask(&place.path("control"), &Request::Secrets { path: place.path("secrets") }) {
             return state;

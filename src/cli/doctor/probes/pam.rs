@@ -135,8 +135,13 @@ fn late(
     let finding = slow(took, trouble, deadline)?;
     let below = |folder: &str| facts.root.join(folder.trim_start_matches('/')).join(&settings.worker.service);
     let files = SERVICE_FOLDERS.map(below);
-    let file = files.iter().find(|file| file.is_file()).unwrap_or(&files[0]);
-    Some(finding.fix(format!("${{EDITOR:-editor}} {}", quote(&file.display().to_string()))))
+    let [own, vendors] = files.map(|file| (file.is_file(), quote(&file.display().to_string())));
+    // The next upgrade of its package would take back what is changed in the vendor's.
+    let copy = match (&own, &vendors) {
+        ((false, own), (true, vendors)) => format!("cp {vendors} {own} && "),
+        _ => String::new(),
+    };
+    Some(finding.fix(format!("{copy}${{EDITOR:-editor}} {}", own.1)))
 }
 
 /// What is wrong with an answer about nobody that took so long.
