@@ -67,7 +67,7 @@ pub const NOT_RUN: &[NotRun] = &[
                 "systemctl restart sasld.service sasld-instance@postfix-out.socket",
             ),
             ("systemctl edit sasld.socket", BOOT, ">/run/systemd/system/sasld.socket.d/elsewhere.conf"),
-            ("systemctl restart sasld.socket", BOOT, "systemctl start sasld.socket"),
+            ("systemctl restart sasld.socket", BOOT, "systemctl restart sasld.socket"),
             ("systemctl edit sasld.service", BOOT, ">/run/systemd/system/sasld.service.d/network.conf"),
         ],
     },
