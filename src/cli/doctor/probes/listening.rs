@@ -184,10 +184,10 @@ fn under_systemd(facts: &Facts) -> bool {
     facts.units.as_ref().is_some_and(|units| units.has("sasld.socket"))
 }
 
-/// The unit of systemd's that makes the socket at this path.
+/// The unit of systemd's that has made the socket at this path. One that is not active has not: then it is sasld's own.
 fn unit_at<'a>(facts: &'a Facts, path: &Path) -> Option<(&'a str, &'a Unit)> {
     let mut units = facts.units.iter().flat_map(|units| units.iter());
-    units.find(|(_, unit)| unit.sockets.iter().any(|socket| same(socket, path)))
+    units.find(|(_, unit)| unit.active == "active" && unit.sockets.iter().any(|socket| same(socket, path)))
 }
 
 /// The command that sets this of a socket unit, from the next time on that it makes its socket. That takes a moment in
