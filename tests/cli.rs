@@ -112,6 +112,11 @@ fn test_says_what_postfix_would_tell_its_client() {
     let one = ["test", socket, "--user", "alice", "--mechanism", "plain", "--no-tls", "--password-stdin"];
     let (exit, stdout, _) = run(&one, "wonder");
     assert!(exit == 1 && stdout.contains("encrypted connection"), "{stdout}");
+    let (_, stdout, _) = run(&[&one[..], &["--json"]].concat(), "wonder");
+    let said: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let login = &said["logins"][0];
+    assert_eq!((&login["mechanism"], &login["result"]), (&"PLAIN".into(), &"refused".into()), "{said}");
+    assert!(login["reply"].as_str().unwrap().starts_with("535 ") && said["offers"].is_array(), "{said}");
 
     sasld.stop();
     let (exit, _, stderr) = run(&["test", socket, "--user", "alice", "--password-stdin"], "wonder");

@@ -9,6 +9,7 @@ use crate::client::{Client, ClientError, Outcome};
 use crate::credential::Password;
 use crate::sasl::Mechanism;
 use clap::Args;
+use serde_json::{Value, json};
 use std::io::Write;
 use std::time::Duration;
 
@@ -39,6 +40,10 @@ pub struct Arguments {
     /// Read the password from standard input; one newline at its end is removed, nothing else
     #[arg(long)]
     password_stdin: bool,
+    /// Print JSON: `socket`, `offers`, and for each of `logins` its `mechanism`, its `result` (accepted, refused or
+    /// no_verdict) and what Postfix says, `reply`
+    #[arg(long)]
+    json: bool,
 }
 
 /// What Postfix waits.
@@ -56,16 +61,26 @@ pub(super) fn run(
     };
     let mut client = connect(arguments)?;
     let offered: Vec<String> = client.mechanisms().to_vec();
-    writeln!(out, "{} offers {}", arguments.socket, offered.join(" "))?;
+    if !arguments.json {
+        writeln!(out, "{} offers {}", arguments.socket, offered.join(" "))?;
+    }
     let mut exit = Exit::Yes;
+    let mut logins = Vec::new();
     for mechanism in chosen(arguments, &offered)? {
         let outcome = log_in(&mut client, mechanism, arguments, &password);
         if matches!(outcome, Err(_) | Ok(Outcome::Closed)) {
             client = connect(arguments)?;
         }
         let (line, this) = describe(&outcome);
-        writeln!(out, "{mechanism:<10}{line}")?;
+        if arguments.json {
+            logins.push(login_json(mechanism, &line, this));
+        } else {
+            writeln!(out, "{mechanism:<10}{line}")?;
+        }
         exit = worse(exit, this);
+    }
+    if arguments.json {
+        writeln!(out, "{}", json!({"socket": arguments.socket, "offers": offered, "logins": logins}))?;
     }
     Ok(exit)
 }
@@ -130,6 +145,15 @@ fn describe(outcome: &Result<Outcome, ClientError>) -> (String, Exit) {
         }
         Err(error) => (format!("454 4.7.0 Temporary authentication failure: {error}"), Exit::TryAgain),
     }
+}
+
+fn login_json(mechanism: Mechanism, reply: &str, exit: Exit) -> Value {
+    let result = match exit {
+        Exit::Yes => "accepted",
+        Exit::No => "refused",
+        _ => "no_verdict",
+    };
+    json!({"mechanism": mechanism.name(), "result": result, "reply": reply})
 }
 
 /// A refusal outweighs success, and no verdict outweighs both.
