@@ -170,7 +170,7 @@ pub(super) fn ask_sasld(
                 false => format!("{free} && {}", set(&path)),
             }
         }
-        None if under_systemd(facts) => by_systemd(facts, instance, &set("private/auth"), service, more),
+        None if under_systemd(facts) => by_systemd(facts, instance, set, service, more),
         None => {
             let socket = instance.queue_directory().join("private/sasld");
             let added = listeners_and(facts, instance, &socket);
@@ -201,11 +201,12 @@ fn set_in_unit(facts: &Facts, unit: &str, settings: &str) -> String {
 }
 
 /// The command that makes systemd's socket sasld's, in Postfix's place of old, and sends Postfix there. As long as another
-/// server listens there the unit refuses to start: it has to let go first.
+/// server listens there the unit refuses to start: a Dovecot has to let go first, and what nobody here knows stays, with
+/// sasld beside it.
 fn by_systemd(
     facts: &Facts,
     instance: &Instance,
-    set: &str,
+    set: impl Fn(&str) -> String,
     service: &Service,
     more: &[(&str, &str)],
 ) -> String {
@@ -233,12 +234,22 @@ fn by_systemd(
             let file = facts.root.join("etc/dovecot/conf.d/10-master.conf").display().to_string();
             format!("${{EDITOR:-editor}} {} && systemctl restart dovecot && ", quote(&file))
         }
-        Some(_) => return format!("sasld probe {}", quote(&socket.display().to_string())),
+        Some(_) => {
+            let own = queue.join("private/sasld");
+            let listeners = format!("[{}]", for_postfix(&own, instance.owner()));
+            let own = own.display();
+            let guard = "/usr/sbin/sasld socket-guard";
+            let moved =
+                format!("ListenStream=\\nListenStream={own}\\nExecStartPre=\\nExecStartPre={guard} {own}\\n");
+            let (unit, listeners) =
+                (set_in_unit(facts, &unit, &moved), facts.configure("listeners", &listeners));
+            return format!("{unit} && {listeners} && {start} && {}", set("private/sasld"));
+        }
         None => String::new(),
     };
     match service.get("smtpd_sasl_path") == "private/auth" && more.is_empty() {
         true => format!("{release}{start}"),
-        false => format!("{release}{start} && {set}"),
+        false => format!("{release}{start} && {}", set("private/auth")),
     }
 }
 
