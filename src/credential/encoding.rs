@@ -45,12 +45,13 @@ impl Encoding {
     /// Decodes hex or base64 and hands the bytes to `then`; literal text is handed on as it is. `None` if the text is
     /// not what the encoding says, or stands for more than fits the buffer.
     pub(super) fn decode<T>(self, text: &[u8], then: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        let mut buffer = Buffer::default();
-        match self {
+        let fill = match self {
             Self::Literal => return Some(then(text)),
-            Self::Hex => buffer.fill_from_hex(text)?,
-            Self::Base64 => buffer.fill_from_base64(text)?,
-        }
+            Self::Hex => Buffer::fill_from_hex,
+            Self::Base64 => Buffer::fill_from_base64,
+        };
+        let mut buffer = Buffer::default();
+        fill(&mut buffer, text)?;
         Some(then(&buffer.bytes[..buffer.used]))
     }
 }

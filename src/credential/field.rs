@@ -24,9 +24,9 @@ impl Verifiers {
     /// The first thing that is wrong, see [`VerifierError`]. An empty field is [`VerifierError::NoScheme`].
     pub fn parse(field: &[u8]) -> Result<Self, VerifierError> {
         let (first, rest) = split_first(field);
-        let mut verifiers = Self::from(Verifier::parse(first)?);
-        for text in Texts(rest) {
-            verifiers.add(Verifier::parse(text)?)?;
+        let mut verifiers = Self::from(Verifier::read(&first?)?);
+        for prefixed in Rest(rest) {
+            verifiers.add(Verifier::read(&prefixed?)?)?;
         }
         Ok(verifiers)
     }
@@ -37,8 +37,8 @@ impl Verifiers {
     /// Those of [`Verifiers::parse`].
     pub fn check(field: &[u8]) -> Result<(), VerifierError> {
         let mut seen = [false; Scheme::ALL.len()];
-        for text in Texts(Some(field)) {
-            let scheme = Verifier::check(text)?;
+        for prefixed in Rest(Some(field)) {
+            let scheme = Verifier::judge(&prefixed?)?;
             if core::mem::replace(&mut seen[scheme as usize], true) {
                 return Err(VerifierError::Twice { scheme });
             }
@@ -68,6 +68,10 @@ impl Verifiers {
     /// what a login costs, not who may log in.
     #[must_use]
     pub fn strongest(&self) -> &Verifier {
+        // The usual case, in which how strong it is need not be read out of a hash.
+        if self.others.is_empty() {
+            return &self.first;
+        }
         self.iter().max_by_key(|verifier| verifier.strength()).unwrap_or(&self.first)
     }
 
@@ -96,28 +100,29 @@ impl From<Verifier> for Verifiers {
     }
 }
 
-/// The texts of the verifiers in what is left of a field.
-struct Texts<'a>(Option<&'a [u8]>);
+/// The verifiers in what is left of a field.
+struct Rest<'a>(Option<&'a [u8]>);
 
-impl<'a> Iterator for Texts<'a> {
-    type Item = &'a [u8];
+impl<'a> Iterator for Rest<'a> {
+    type Item = Result<Prefixed<'a>, VerifierError>;
 
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let (text, rest) = split_first(self.0?);
+    fn next(&mut self) -> Option<Self::Item> {
+        let (first, rest) = split_first(self.0?);
         self.0 = rest;
-        Some(text)
+        Some(first)
     }
 }
 
-/// The first verifier's text, and what follows the `;` behind it. Also cuts in front of unknown schemes: they are
-/// refused either way, but so by their name.
-fn split_first(field: &[u8]) -> (&[u8], Option<&[u8]>) {
-    if Prefixed::parse(field).is_ok_and(|prefixed| prefixed.runs_to_the_end()) {
-        return (field, None);
+/// The first verifier, and what follows the `;` behind it. Also cuts in front of unknown schemes: they are refused
+/// either way, but so by their name.
+fn split_first(field: &[u8]) -> (Result<Prefixed<'_>, VerifierError>, Option<&[u8]>) {
+    let whole = Prefixed::parse(field);
+    if whole.as_ref().is_ok_and(Prefixed::runs_to_the_end) {
+        return (whole, None);
     }
     match field.windows(2).position(|pair| pair == b";{") {
-        Some(at) => (&field[..at], Some(&field[at + 1..])),
-        None => (field, None),
+        Some(at) => (Prefixed::parse(&field[..at]), Some(&field[at + 1..])),
+        None => (whole, None),
     }
 }
 

@@ -149,8 +149,8 @@ impl<'a> Prefixed<'a> {
         let end = inside.iter().position(|&byte| byte == b'}').ok_or(VerifierError::UnclosedScheme)?;
         let (name, data) = (&inside[..end], &inside[end + 1..]);
         let name = showable(name).ok_or(VerifierError::NoScheme)?;
-        let (name, suffix) = match name.split_once('.') {
-            Some((name, suffix)) => (name, Some(suffix)),
+        let (name, suffix) = match name.bytes().position(|byte| byte == b'.') {
+            Some(dot) => (&name[..dot], Some(&name[dot + 1..])),
             None => (name, None),
         };
         let scheme: Scheme = name.parse()?;
@@ -171,7 +171,7 @@ impl<'a> Prefixed<'a> {
 /// The text, if it can be a name.
 fn showable(name: &[u8]) -> Option<&str> {
     let is_name = (1..=MAX_NAME_BYTES).contains(&name.len())
-        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte));
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     if is_name { str::from_utf8(name).ok() } else { None }
 }
 

@@ -38,15 +38,17 @@ impl Verifier {
     /// # Errors
     /// Whatever keeps this text from ever being checked against a password, except [`VerifierError::Twice`].
     pub fn parse(text: &[u8]) -> Result<Self, VerifierError> {
-        read(text, Self::new)
+        Self::read(&Prefixed::parse(text)?)
     }
 
-    /// The scheme of a text that `parse` would take, without keeping anything of it.
-    ///
-    /// # Errors
-    /// Those of [`Verifier::parse`].
-    pub fn check(text: &[u8]) -> Result<Scheme, VerifierError> {
-        read(text, |scheme, _| scheme)
+    /// What `parse` makes of a text that is taken apart already.
+    pub(super) fn read(prefixed: &Prefixed<'_>) -> Result<Self, VerifierError> {
+        decode(prefixed, Self::new)
+    }
+
+    /// The scheme, if `read` would take this; keeps nothing of it.
+    pub(super) fn judge(prefixed: &Prefixed<'_>) -> Result<Scheme, VerifierError> {
+        decode(prefixed, |scheme, _| scheme)
     }
 
     /// Of data that is valid for the scheme.
@@ -162,8 +164,8 @@ impl fmt::Debug for Verifier {
     }
 }
 
-fn read<T>(text: &[u8], keep: impl FnOnce(Scheme, &[u8]) -> T) -> Result<T, VerifierError> {
-    let Prefixed { scheme, encoding, data } = Prefixed::parse(text)?;
+fn decode<T>(prefixed: &Prefixed<'_>, keep: impl FnOnce(Scheme, &[u8]) -> T) -> Result<T, VerifierError> {
+    let Prefixed { scheme, encoding, data } = *prefixed;
     encoding
         .decode(data, |data| validate(scheme, data).map(|()| keep(scheme, data)))
         .unwrap_or(Err(VerifierError::BadEncoding { scheme, encoding: encoding.name() }))
@@ -216,8 +218,12 @@ mod tests {
         Verifier::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
+    fn judge(text: &[u8]) -> Result<Scheme, VerifierError> {
+        Verifier::judge(&Prefixed::parse(text)?)
+    }
+
     fn error(text: &str) -> VerifierError {
-        let checked = Verifier::check(text.as_bytes()).expect_err(text);
+        let checked = judge(text.as_bytes()).expect_err(text);
         let parsed = Verifier::parse(text.as_bytes()).expect_err(text);
         assert_eq!(checked, parsed, "{text}");
         parsed
@@ -407,7 +413,7 @@ mod tests {
             let at = at.index(text.len());
             text[at] = byte;
             let parsed = Verifier::parse(&text).map(|verifier| verifier.scheme());
-            prop_assert_eq!(parsed, Verifier::check(&text));
+            prop_assert_eq!(parsed, judge(&text));
         }
 
         #[test]

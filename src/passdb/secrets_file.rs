@@ -187,7 +187,7 @@ impl SecretsFile {
     }
 
     /// Does the work first and looks at the entry's restrictions afterwards, so that refusals look alike.
-    async fn judge(&self, entry: Entry, question: &Question, origin: &Origin) -> Result<Answer, Outage> {
+    async fn judge(&self, entry: Entry<'_>, question: &Question, origin: &Origin) -> Result<Answer, Outage> {
         let standing = standing(&entry, origin);
         match question {
             Question::VerifyPassword(_, password) => {
@@ -389,7 +389,7 @@ fn log_problems(path: &impl core::fmt::Display, secrets: &Secrets) {
 }
 
 /// Why this user is not let in even with the right password.
-fn standing(entry: &Entry, origin: &Origin) -> Option<Refusal> {
+fn standing(entry: &Entry<'_>, origin: &Origin) -> Option<Refusal> {
     match entry.closed {
         Some(Closed::Decoy) => Some(Refusal::UnknownUser),
         Some(_) => Some(Refusal::Closed),

@@ -93,7 +93,7 @@ impl Secrets {
     }
 
     /// The entry of this user, whose name must be canonical.
-    pub fn lookup(&self, name: &str) -> Option<Entry> {
+    pub fn lookup<'a>(&self, name: &'a str) -> Option<Entry<'a>> {
         let wanted = name.as_bytes();
         if wanted.contains(&b':') {
             return None;
@@ -107,7 +107,7 @@ impl Secrets {
         });
         let duplicate = self.duplicates.contains(&start).then_some(Closed::Duplicate);
         Some(Entry {
-            name: name.to_owned(),
+            name,
             verifiers: terms.verifiers,
             allow_nets: terms.allow_nets,
             closed: duplicate.or(terms.closed),
@@ -117,7 +117,7 @@ impl Secrets {
     /// A closed entry for a name that is not in the file, with the verifiers of some user in it, so that refusing
     /// costs the same work as it does for those who are. A name gets the same user's every time, unless lines near
     /// that one change. `None` when no line of the file has a verifier.
-    pub fn decoy(&self, name: &str) -> Option<Entry> {
+    pub fn decoy<'a>(&self, name: &'a str) -> Option<Entry<'a>> {
         let share = (HASHER.hash_one(name.as_bytes()) >> 32) * self.end as u64;
         let at = usize::try_from(share >> 32).unwrap_or_default();
         let nearest = memrchr(b'\n', &self.blob[..at]).map_or(0, |newline| newline + 1);
@@ -127,7 +127,7 @@ impl Secrets {
             .find_map(verifiers_on)
             .or_else(|| self.first_usable.and_then(|start| verifiers_on(self.line_at(start))))?;
         Some(Entry {
-            name: name.to_owned(),
+            name,
             verifiers: Some(verifiers),
             allow_nets: None,
             closed: Some(Closed::Decoy),

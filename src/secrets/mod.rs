@@ -68,9 +68,9 @@ impl fmt::Debug for Names<'_> {
 /// A right password alone does not let anybody in: the entry must not be [closed](Self::closed) and must
 /// [admit](Self::admits) the remote address. Check the password first all the same, so that refusals look alike.
 #[derive(Debug)]
-pub struct Entry {
+pub struct Entry<'a> {
     /// The canonical name.
-    pub name: String,
+    pub name: &'a str,
     /// What passwords are checked against; `None` in closed entries that store none or cannot be read.
     pub verifiers: Option<Verifiers>,
     /// Where logins may come from; `None` is anywhere, the empty list nowhere.
@@ -79,7 +79,7 @@ pub struct Entry {
     pub closed: Option<Closed>,
 }
 
-impl Entry {
+impl Entry<'_> {
     /// Whether `allow_nets=` lets a request from this address through; `None` is a request without a usable one.
     pub fn admits(&self, remote: Option<IpAddr>) -> bool {
         self.allow_nets.as_ref().is_none_or(|nets| nets.iter().any(|net| net.admits(remote)))
@@ -176,7 +176,7 @@ mod tests {
     fn an_entry_admits_whom_one_of_its_networks_admits_and_without_any_everybody() {
         let admits = |list: Option<&str>, remote: &str| {
             let allow_nets = list.map(|list| Net::parse_list(list).unwrap());
-            let entry = Entry { name: "alice".to_owned(), verifiers: None, allow_nets, closed: None };
+            let entry = Entry { name: "alice", verifiers: None, allow_nets, closed: None };
             entry.admits(remote.parse().ok())
         };
         assert!(admits(None, "192.0.2.7") && admits(None, ""));

@@ -69,7 +69,7 @@ fn as_json(secrets: &Secrets, settings: &UserSettings<'_>, voice: &mut Voice<'_>
 }
 
 /// What can be told of a user.
-pub(super) fn describe(entry: &Entry, settings: &UserSettings<'_>) -> Value {
+pub(super) fn describe(entry: &Entry<'_>, settings: &UserSettings<'_>) -> Value {
     let nets = entry.allow_nets.as_ref();
     json!({
         "name": entry.name,
@@ -82,12 +82,12 @@ pub(super) fn describe(entry: &Entry, settings: &UserSettings<'_>) -> Value {
 }
 
 /// The schemes a user's password is stored in.
-pub(super) fn schemes(entry: &Entry) -> Vec<&'static str> {
+pub(super) fn schemes(entry: &Entry<'_>) -> Vec<&'static str> {
     entry.verifiers.iter().flat_map(Verifiers::iter).map(|verifier| verifier.scheme().name()).collect()
 }
 
 /// The mechanisms that are offered and let this user in, given the right password.
-pub(super) fn mechanisms(entry: &Entry, settings: &UserSettings<'_>) -> Vec<&'static str> {
+pub(super) fn mechanisms(entry: &Entry<'_>, settings: &UserSettings<'_>) -> Vec<&'static str> {
     let Some(verifiers) = entry.verifiers.as_ref().filter(|_| entry.closed.is_none()) else {
         return Vec::new();
     };
@@ -99,7 +99,7 @@ pub(super) fn mechanisms(entry: &Entry, settings: &UserSettings<'_>) -> Vec<&'st
 }
 
 /// The mechanisms that are offered and cannot let this user in, although the entry is open.
-pub(super) fn useless_mechanisms(entry: &Entry, settings: &UserSettings<'_>) -> Vec<&'static str> {
+pub(super) fn useless_mechanisms(entry: &Entry<'_>, settings: &UserSettings<'_>) -> Vec<&'static str> {
     let usable = mechanisms(entry, settings);
     let offered = settings.mechanisms.iter().map(|mechanism| mechanism.name());
     offered.filter(|name| entry.closed.is_none() && !usable.contains(name)).collect()

@@ -15,13 +15,12 @@ pub(super) fn run(
     voice: &mut Voice<'_>,
 ) -> Result<Exit, UserError> {
     let secrets = load(settings)?;
-    let find = |name: &String| {
-        let name = settings.names.canonical(name);
-        let unknown =
-            || UserError::from(secrets::EditError::Unknown { name: secrets::escape(name.as_bytes()) });
-        secrets.lookup(&name).ok_or_else(unknown)
-    };
-    let entries = names.iter().map(find).collect::<Result<Vec<Entry>, UserError>>()?;
+    let names: Vec<String> = names.iter().map(|name| settings.names.canonical(name)).collect();
+    let found = names.iter().map(|name| {
+        let unknown = || secrets::EditError::Unknown { name: secrets::escape(name.as_bytes()) };
+        secrets.lookup(name).ok_or_else(unknown)
+    });
+    let entries = found.collect::<Result<Vec<Entry<'_>>, _>>()?;
     if voice.json {
         let users = entries.iter().map(|entry| {
             let mut user = describe(entry, settings);
@@ -46,7 +45,7 @@ pub(super) fn run(
 }
 
 fn as_text(
-    entry: &Entry,
+    entry: &Entry<'_>,
     secrets: &Secrets,
     settings: &UserSettings<'_>,
     voice: &mut Voice<'_>,
@@ -80,7 +79,7 @@ fn as_text(
 }
 
 /// What is wrong with this user's lines.
-fn problems<'a>(secrets: &'a Secrets, entry: &Entry) -> impl Iterator<Item = &'a Problem> {
+fn problems<'a>(secrets: &'a Secrets, entry: &Entry<'_>) -> impl Iterator<Item = &'a Problem> {
     let name = secrets::escape(entry.name.as_bytes());
     secrets.problems().listed().iter().filter(move |problem| problem.name.as_ref() == Some(&name))
 }

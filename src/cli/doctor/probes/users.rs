@@ -155,12 +155,12 @@ fn real_name<'a>(secrets: &'a Secrets, escaped: &str) -> Option<&'a str> {
 }
 
 pub fn users(facts: &Facts) -> Vec<Finding> {
-    let somewhere_else = facts.pam().is_some();
-    let entries = |secrets: &Secrets| -> Vec<Entry> {
+    fn entries(secrets: &Secrets) -> Vec<Entry<'_>> {
         secrets.names().filter_map(|name| secrets.lookup(name)).collect()
-    };
+    }
+    let somewhere_else = facts.pam().is_some();
     let files: Vec<_> = loaded(facts).map(|(file, secrets)| (file, entries(secrets))).collect();
-    let usable = |entries: &[Entry]| entries.iter().any(|entry| entry.closed.is_none());
+    let usable = |entries: &[Entry<'_>]| entries.iter().any(|entry| entry.closed.is_none());
     // A file that does not load is another finding.
     if somewhere_else || files.is_empty() || files.iter().any(|(_, entries)| usable(entries)) {
         return Vec::new();
