@@ -236,7 +236,7 @@ fn session(data: &[u8]) {
         match action {
             Action::Send(Reply::Cont(_, challenge)) => challenges.push(challenge),
             Action::Settle(_, Some(Reply::Ok(_, user))) => {
-                assert_eq!(&*user, "alice");
+                assert_eq!(user.as_str(), "alice");
                 assert!(said.iter().any(|line| proves_alice(line, &challenges)), "nobody said the password");
             }
             Action::Close(_) => return,

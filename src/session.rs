@@ -409,7 +409,7 @@ impl Session {
     fn accept(&self, request: &Request, authenticated: &Authenticated, now: Moment) -> Action {
         let name = authenticated.name();
         let attempt = self.attempt(Verdict::Accepted, Claimed::Name(name.clone()), request, now);
-        Action::Settle(attempt, Some(Reply::Ok(request.id, name.as_str().into())))
+        Action::Settle(attempt, Some(Reply::Ok(request.id, name.clone())))
     }
 
     fn refuse(

@@ -144,7 +144,7 @@ impl World {
             Reply::Ok(id, user) => {
                 let state = self.book.insert(id.to_string(), Open::Over);
                 let right = matches!(state, Some(Open::Asked(RIGHT | "d29uZGVy")));
-                prop_assert!(right && &**user == "alice", "OK for {id}, which is {state:?}");
+                prop_assert!(right && user.as_str() == "alice", "OK for {id}, which is {state:?}");
             }
             Reply::Fail { id, reason: Some("Authentication request timed out"), .. } => {
                 // The answer to a CONT for a request that is not open: it ends nothing.

@@ -137,7 +137,7 @@ fn an_outage_stops_the_reading_and_closes_when_the_last_verdict_is_out() {
     assert_eq!(world.wake_at(), Some(at(18_000)));
     let proof = Verifier::parse(b"{PLAIN}wonder").unwrap().verify(&Password::new("wonder"));
     let accepted = world.answer(second, Ok(Answer::Verdict(proof.ok_or(Refusal::WrongPassword))));
-    assert!(matches!(settled(accepted).1, Some(Reply::Ok(_, name)) if &*name == "alice"));
+    assert!(matches!(settled(accepted).1, Some(Reply::Ok(_, name)) if name.as_str() == "alice"));
     assert_eq!(world.wake_at(), Some(at(0)));
     assert!(matches!(world.on_time(), Action::Close(CloseReason::Outage)));
 }

@@ -4,17 +4,34 @@
 //! escaped TAB never makes a new field. SMTP servers neither escape nor unescape; what they send rarely holds
 //! anything to unescape, so a field is copied only when it does.
 
-use memchr::memchr;
+use core::iter;
+use memchr::{memchr, memchr_iter};
 use std::borrow::Cow;
 
 const ESCAPE: u8 = 0x01;
+
+/// The fields of a line, still escaped; at least one.
+pub fn split(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut start = 0;
+    memchr_iter(b'\t', line).chain(iter::once(line.len())).map(move |end| {
+        let field = &line[start..end];
+        start = end + 1;
+        field
+    })
+}
+
+/// Whether there is anything to unescape.
+#[must_use]
+pub fn is_escaped(bytes: &[u8]) -> bool {
+    memchr(ESCAPE, bytes).is_some()
+}
 
 /// The field's bytes as they were before escaping.
 ///
 /// An escape byte before a byte that has no meaning stands for that byte; at the very end it stands for nothing.
 #[must_use]
 pub fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
-    if memchr(ESCAPE, field).is_none() {
+    if !is_escaped(field) {
         return Cow::Borrowed(field);
     }
     let mut plain = Vec::with_capacity(field.len());
@@ -39,19 +56,26 @@ pub fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
 
 /// Appends `value` to `line` so that it stays one field.
 pub fn escape(value: &[u8], line: &mut Vec<u8>) {
-    for &byte in value {
-        let letter = match byte {
-            0 => b'0',
-            ESCAPE => b'1',
-            b'\t' => b't',
-            b'\r' => b'r',
-            b'\n' => b'n',
-            _ => {
-                line.push(byte);
-                continue;
-            }
-        };
-        line.extend_from_slice(&[ESCAPE, letter]);
+    let needs_escape = |byte: &u8| letter_of(*byte).is_some();
+    let mut rest = value;
+    while let Some(at) = rest.iter().position(needs_escape) {
+        line.extend_from_slice(&rest[..at]);
+        line.push(ESCAPE);
+        line.extend(letter_of(rest[at]));
+        rest = &rest[at + 1..];
+    }
+    line.extend_from_slice(rest);
+}
+
+/// What stands behind the escape byte for this one, if it must not stand for itself.
+const fn letter_of(byte: u8) -> Option<u8> {
+    match byte {
+        0 => Some(b'0'),
+        ESCAPE => Some(b'1'),
+        b'\t' => Some(b't'),
+        b'\r' => Some(b'r'),
+        b'\n' => Some(b'n'),
+        _ => None,
     }
 }
 
@@ -96,6 +120,13 @@ mod tests {
     fn only_the_first_equals_sign_divides() {
         assert_eq!(key_value(b"resp=a=b"), (&b"resp"[..], &b"a=b"[..]));
         assert_eq!(key_value(b"secured"), (&b"secured"[..], &b""[..]));
+    }
+
+    #[test]
+    fn a_line_has_one_field_more_than_tabs() {
+        let fields = |line| split(line).collect::<Vec<_>>();
+        assert_eq!(fields(b"a\tbc\t\x01t\t"), [&b"a"[..], b"bc", b"\x01t", b""]);
+        assert_eq!(fields(b""), [b""]);
     }
 
     proptest! {
