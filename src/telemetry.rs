@@ -230,6 +230,17 @@ impl Second {
     }
 }
 
+/// The bytes that a value without quotes may have.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        plain[byte as usize] = !matches!(byte, b'"' | b'=' | b'\\');
+        byte += 1;
+    }
+    plain
+};
+
 /// One line being written.
 struct Line<'a>(&'a mut Vec<u8>);
 
@@ -254,8 +265,7 @@ impl Line<'_> {
 
     /// Quotes what has been written since `start`, if it needs that.
     fn quote_from(&mut self, start: usize) {
-        let plain = |&byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\');
-        if self.0.len() > start && self.0[start..].iter().all(plain) {
+        if self.0.len() > start && self.0[start..].iter().all(|&byte| PLAIN[usize::from(byte)]) {
             return;
         }
         let value = self.0.split_off(start);

@@ -126,12 +126,7 @@ impl Secrets {
         let verifiers = near
             .find_map(verifiers_on)
             .or_else(|| self.first_usable.and_then(|start| verifiers_on(self.line_at(start))))?;
-        Some(Entry {
-            name,
-            verifiers: Some(verifiers),
-            allow_nets: None,
-            closed: Some(Closed::Decoy),
-        })
+        Some(Entry { name, verifiers: Some(verifiers), allow_nets: None, closed: Some(Closed::Decoy) })
     }
 
     /// How many different names the file has, closed entries included.
