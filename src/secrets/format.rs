@@ -22,9 +22,25 @@ pub const MAX_NAME_BYTES: usize = 255;
 /// The byte order mark some editors put at the start of a file.
 pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Extra fields that restrict a login in a way sasld does not implement.
-const UNSUPPORTED_RESTRICTIONS: [&str; 6] =
-    ["allow_real_nets", "noauthenticate", "fail", "delay_until", "login_user", "password"];
+/// An extra field that restricts a login in a way sasld does not implement: its place in [`Restriction::NAMES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restriction(u8);
+
+impl Restriction {
+    const NAMES: [&str; 6] =
+        ["allow_real_nets", "noauthenticate", "fail", "delay_until", "login_user", "password"];
+
+    fn from_name(name: &[u8]) -> Option<Self> {
+        let place = Self::NAMES.iter().position(|known| known.as_bytes() == name)?;
+        u8::try_from(place).ok().map(Self)
+    }
+
+    /// What the field is called.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        Self::NAMES[self.0 as usize]
+    }
+}
 
 /// The position of this colon-separated field and all behind it: the extra fields.
 pub(super) const EXTRA_FIELDS: usize = 7;
@@ -124,9 +140,7 @@ pub(super) fn parse_terms<V>(
                 return Err(LineError::AllowNetsTwice);
             }
             terms.allow_nets = Some(Net::parse_list(&String::from_utf8_lossy(value))?);
-        } else if let Some(restriction) =
-            UNSUPPORTED_RESTRICTIONS.iter().find(|known| known.as_bytes() == name)
-        {
+        } else if let Some(restriction) = Restriction::from_name(name) {
             terms.closed.get_or_insert(Closed::UnsupportedRestriction(restriction));
         } else if !name.starts_with(b"userdb_") {
             unknown(name);
@@ -203,17 +217,19 @@ mod tests {
 
     #[test]
     fn each_restriction_closes_in_each_of_its_forms() {
+        let unsupported =
+            |name: &str| Closed::UnsupportedRestriction(Restriction::from_name(name.as_bytes()).unwrap());
         for (field, expected) in [
             ("nologin", Closed::Nologin),
             ("nologin=y", Closed::Nologin),
             ("nologin=", Closed::Nologin),
             ("nopassword", Closed::Nopassword),
-            ("allow_real_nets=192.0.2.0/24", Closed::UnsupportedRestriction("allow_real_nets")),
-            ("noauthenticate", Closed::UnsupportedRestriction("noauthenticate")),
-            ("fail=yes", Closed::UnsupportedRestriction("fail")),
-            ("delay_until=1+2", Closed::UnsupportedRestriction("delay_until")),
-            ("login_user=bob", Closed::UnsupportedRestriction("login_user")),
-            ("password=x", Closed::UnsupportedRestriction("password")),
+            ("allow_real_nets=192.0.2.0/24", unsupported("allow_real_nets")),
+            ("noauthenticate", unsupported("noauthenticate")),
+            ("fail=yes", unsupported("fail")),
+            ("delay_until=1+2", unsupported("delay_until")),
+            ("login_user=bob", unsupported("login_user")),
+            ("password=x", unsupported("password")),
         ] {
             assert_eq!(
                 terms(&format!("alice:{{PLAIN}}x::::::a=b {field}")).closed,

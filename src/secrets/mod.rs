@@ -26,7 +26,7 @@ use core::net::IpAddr;
 use crate::credential::Verifiers;
 
 pub use edit::{EditError, SecretsEditor};
-pub use format::{NameError, check_name};
+pub use format::{NameError, Restriction, check_name};
 pub use index::Secrets;
 pub use load::{
     Fingerprint, Insecurity, LoadError, LoadOptions, Loaded, Trust, check_access, fingerprint, load,
@@ -96,7 +96,7 @@ pub enum Closed {
     /// The extra field `nopassword`, with which Dovecot accepts any password.
     Nopassword,
     /// An extra field of Dovecot's that keeps people out in a way sasld does not implement.
-    UnsupportedRestriction(&'static str),
+    UnsupportedRestriction(Restriction),
     /// The line is broken, see [`Secrets::problems`].
     BrokenLine,
     /// The name stands on several lines, and no rule could say which one is meant.
@@ -112,7 +112,7 @@ impl fmt::Display for Closed {
             Self::Nologin => f.write_str("nologin"),
             Self::Nopassword => f.write_str("nopassword would accept any password, which sasld never does"),
             Self::UnsupportedRestriction(field) => {
-                write!(f, "sasld does not implement the restriction {field}")
+                write!(f, "sasld does not implement the restriction {}", field.name())
             }
             Self::BrokenLine => f.write_str("the line is broken"),
             Self::Duplicate => f.write_str("the name stands on several lines"),
@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn a_closed_entry_says_why() {
         assert_eq!(Closed::Nologin.to_string(), "nologin");
-        let unsupported = Closed::UnsupportedRestriction("fail").to_string();
+        let terms = format::parse_terms(b"alice:{PLAIN}a::::::fail=y", Verifiers::check, |_| ()).unwrap();
+        let unsupported = terms.closed.unwrap().to_string();
         assert_eq!(unsupported, "sasld does not implement the restriction fail");
     }
 }

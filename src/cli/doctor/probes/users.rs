@@ -168,8 +168,8 @@ pub fn users(facts: &Facts) -> Vec<Finding> {
     let (file, entries) = &files[0];
     let closed = |wanted: Closed| entries.iter().find(|entry| entry.closed == Some(wanted));
     let command = match (closed(Closed::NoPassword), closed(Closed::Nologin)) {
-        (Some(entry), _) => facts.sasld_user("passwd", &entry.name, &file.path),
-        (None, Some(entry)) => facts.sasld_user("unlock", &entry.name, &file.path),
+        (Some(entry), _) => facts.sasld_user("passwd", entry.name, &file.path),
+        (None, Some(entry)) => facts.sasld_user("unlock", entry.name, &file.path),
         (None, None) => facts.sasld_user("add", "alice", &file.path),
     };
     vec![
