@@ -28,7 +28,7 @@ pub(super) fn trail(remembered: &Remembered) -> Vec<TrailStep> {
         }
         _ => {}
     }
-    let asked = remembered.trail.as_ref().map(|trail| trail.steps());
+    let asked: Option<Vec<_>> = remembered.trail.as_ref().map(|steps| steps.iter().collect());
     match (&asked, verdict) {
         (None, Verdict::Outage(Outage::QueueFull)) => {
             steps.push(step("exchanges", "out", "too many wait on this connection, see limits"));
@@ -172,7 +172,7 @@ mod tests {
         let trail = said.map(|said| {
             let trail = Trail::new(Arc::new(names));
             said.iter().enumerate().for_each(|(place, said)| trail.note(place, *said));
-            Arc::new(trail)
+            trail.steps()
         });
         let origin = Origin {
             service: Arc::from(&b"smtp"[..]),

@@ -57,7 +57,7 @@ impl World {
                 .map_or("a key".to_owned(), |refusal| format!("a key but {}", refusal.why())),
             Err(outage) => outage.why().to_owned(),
         };
-        (words, trail.steps().into_iter().map(|(_, said)| said).collect())
+        (words, trail.steps().iter().map(|(_, said)| said).collect())
     }
 
     fn password(&self, name: &str, password: &str, remote: &str) -> String {

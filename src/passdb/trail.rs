@@ -79,17 +79,29 @@ impl Trail {
         }
     }
 
-    /// The passdbs that were asked, by name, and what they said.
+    /// What has been said so far.
     #[must_use]
-    pub fn steps(&self) -> Vec<(String, Said)> {
-        let said = *self.lock();
-        let steps = self.passdbs.iter().zip(said);
-        steps.filter_map(|(passdb, said)| Some((passdb.to_string(), said?))).collect()
+    pub fn steps(&self) -> Steps {
+        Steps { passdbs: Arc::clone(&self.passdbs), said: *self.lock() }
     }
 
     fn lock(&self) -> MutexGuard<'_, [Option<Said>; MAX_STEPS]> {
         // Nothing that can panic runs under the lock.
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A trail as it was at one moment.
+#[derive(Clone, Debug)]
+pub struct Steps {
+    passdbs: Arc<[Box<str>]>,
+    said: [Option<Said>; MAX_STEPS],
+}
+
+impl Steps {
+    /// The passdbs that were asked, by name and in order, and what they said.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Said)> {
+        self.passdbs.iter().zip(self.said).filter_map(|(passdb, said)| Some((&**passdb, said?)))
     }
 }
 
@@ -120,7 +132,9 @@ mod tests {
         trail.note(2, Said::Nothing);
         trail.note(0, Said::Nothing);
         trail.note(0, Said::NotFound);
-        assert_eq!(trail.steps(), [("a".to_owned(), Said::NotFound), ("c".to_owned(), Said::Nothing)]);
+        let steps = trail.steps();
+        trail.note(1, Said::Yes);
+        assert_eq!(steps.iter().collect::<Vec<_>>(), [("a", Said::NotFound), ("c", Said::Nothing)]);
     }
 
     #[test]
@@ -130,6 +144,6 @@ mod tests {
         for place in 0..10 {
             trail.note(place, Said::NotFound);
         }
-        assert_eq!(trail.steps().len(), MAX_STEPS);
+        assert_eq!(trail.steps().iter().count(), MAX_STEPS);
     }
 }

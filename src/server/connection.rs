@@ -8,7 +8,7 @@
 //! [`STUCK_AFTER`]. A panic while a question is answered costs that request its verdict and nothing else. How each
 //! connection ended, if not by its client, is logged.
 
-use super::{Service, random};
+use super::{Live, Service, random};
 use crate::passdb::Trail;
 use crate::policy::Policy;
 use crate::sasl::{Answer, Outage, Question};
@@ -162,42 +162,45 @@ impl Connection {
             async move { service.draining().await }
         });
         debug!(event = "connected", connection = number);
+        let mut event = Event::Tick;
         loop {
-            if let Err(error) = self.write() {
-                return End::Broken(error);
-            }
-            if self.draining.is_some()
-                && !self.listens()
-                && self.out.is_empty()
-                && self.session.in_flight() == 0
-            {
-                return End::Drained;
-            }
-            self.arm_timer();
-            let event = std::future::poll_fn(|context| self.poll_event(context, drain.as_mut())).await;
-            let now = self.service.now();
-            if self.out.is_empty() {
-                self.progress = now;
-            }
-            let end = match event {
-                Event::Read(0) => Some(End::Client),
-                Event::Read(length) => self.on_bytes(length, now),
-                Event::Answered(ticket, answer) => self.on_answer(ticket, answer, now),
-                Event::Drain => {
-                    self.draining = Some(now + FIRST_WORDS);
-                    None
-                }
-                Event::Tick => None,
-                Event::Broken(error) => Some(End::Broken(error)),
-            };
-            let end = end.or_else(|| self.on_time(now));
-            if let Some(end) = end {
-                // What was decided before still goes out; a client that does not take it now has lost it.
-                let _ = self.write();
+            if let Some(end) = self.turn(event) {
                 return end;
             }
-            self.count_exchanges();
+            event = std::future::poll_fn(|context| self.poll_event(context, drain.as_mut())).await;
         }
+    }
+
+    /// What has happened, what follows from it, and what to wait for next; all of it under the same rules.
+    fn turn(&mut self, event: Event) -> Option<End> {
+        let live = self.service.live.load();
+        let now = self.service.now();
+        if self.out.is_empty() {
+            self.progress = now;
+        }
+        let end = match event {
+            Event::Read(0) => Some(End::Client),
+            Event::Read(length) => self.on_bytes(&live, length, now),
+            Event::Answered(ticket, answer) => self.on_answer(&live, ticket, answer, now),
+            Event::Drain => {
+                self.draining = Some(now + FIRST_WORDS);
+                None
+            }
+            Event::Tick => None,
+            Event::Broken(error) => Some(End::Broken(error)),
+        };
+        let end = end.or_else(|| self.on_time(&live, now));
+        self.count_exchanges();
+        // Even at the end: what was decided before still goes out. A client that does not take it now has lost it.
+        let written = self.write();
+        let drained = || {
+            self.draining.is_some() && !self.listens() && self.out.is_empty() && self.session.in_flight() == 0
+        };
+        let end = end.or(written.err().map(End::Broken)).or_else(|| drained().then_some(End::Drained));
+        if end.is_none() {
+            self.arm_timer(&live.policy);
+        }
+        end
     }
 
     fn poll_event(
@@ -237,7 +240,7 @@ impl Connection {
     }
 
     /// Takes every whole line out of what was just read.
-    fn on_bytes(&mut self, length: usize, now: Moment) -> Option<End> {
+    fn on_bytes(&mut self, live: &Arc<Live>, length: usize, now: Moment) -> Option<End> {
         SCRATCH.with_borrow_mut(|scratch| {
             let Scratch { read, whole_line } = scratch;
             let mut chunk = &read[..length];
@@ -247,11 +250,9 @@ impl Connection {
                     Ok(None) => break None,
                     Err(error) => break Some(End::Closed(error.into())),
                 };
-                let live = self.service.live.load();
                 let room = self.room(&live.policy);
                 let action = self.session.on_line(line, now, &live.policy, room, &mut random::seed);
-                drop(live);
-                let end = self.perform(action, now);
+                let end = self.perform(live, action, now);
                 self.count_exchanges();
                 if end.is_some() || !self.session.wants_lines() {
                     break end;
@@ -264,28 +265,33 @@ impl Connection {
         })
     }
 
-    fn on_answer(&mut self, ticket: Ticket, answer: Result<Answer, Outage>, now: Moment) -> Option<End> {
-        let policy = &self.service.live.load().policy;
-        let action = self.session.on_answer(ticket, answer, now, policy, &mut random::seed);
-        self.perform(action, now)
+    fn on_answer(
+        &mut self,
+        live: &Arc<Live>,
+        ticket: Ticket,
+        answer: Result<Answer, Outage>,
+        now: Moment,
+    ) -> Option<End> {
+        let action = self.session.on_answer(ticket, answer, now, &live.policy, &mut random::seed);
+        self.perform(live, action, now)
     }
 
-    fn on_time(&mut self, now: Moment) -> Option<End> {
+    fn on_time(&mut self, live: &Arc<Live>, now: Moment) -> Option<End> {
         if !self.out.is_empty() && now >= self.progress + STUCK_AFTER {
             return Some(End::Stuck);
         }
         loop {
-            let action = self.session.on_time(now, &self.service.live.load().policy);
+            let action = self.session.on_time(now, &live.policy);
             if matches!(action, Action::None) {
                 return None;
             }
-            if let Some(end) = self.perform(action, now) {
+            if let Some(end) = self.perform(live, action, now) {
                 return Some(end);
             }
         }
     }
 
-    fn perform(&mut self, action: Action, now: Moment) -> Option<End> {
+    fn perform(&mut self, live: &Arc<Live>, action: Action, now: Moment) -> Option<End> {
         match action {
             Action::None => None,
             Action::Send(reply) => {
@@ -293,14 +299,14 @@ impl Connection {
                 None
             }
             Action::Settle(attempt, reply) => {
-                self.settle(attempt, now);
+                self.settle(live, attempt, now);
                 if let Some(reply) = reply {
                     reply.encode(&mut self.out);
                 }
                 None
             }
-            Action::Ask(ticket, question, origin) => match self.ask(ticket, question, origin, now) {
-                Some(answer) => self.on_answer(ticket, answer, now),
+            Action::Ask(ticket, question, origin) => match self.ask(live, ticket, question, origin, now) {
+                Some(answer) => self.on_answer(live, ticket, answer, now),
                 None => None,
             },
             Action::Close(reason) => Some(End::Closed(reason)),
@@ -310,14 +316,16 @@ impl Connection {
     /// Asks the passdbs. An answer that is there at once needs no task; any other comes as an [`Event::Answered`].
     fn ask(
         &mut self,
+        live: &Arc<Live>,
         ticket: Ticket,
         question: Question,
         origin: Origin,
         now: Moment,
     ) -> Option<Result<Answer, Outage>> {
-        let live = self.service.live.load_full();
+        let deadline = live.policy.deadline;
         let trail = Arc::new(live.passdbs.trail());
         self.trails.push((ticket, Arc::clone(&trail)));
+        let live = Arc::clone(live);
         let mut answering =
             Box::pin(async move { live.passdbs.answer(&question, &origin, now, &trail).await });
         let mut context = Context::from_waker(Waker::noop());
@@ -327,7 +335,7 @@ impl Connection {
             Err(_) => return Some(Err(Outage::Internal)),
         }
         let (sender, _) = self.answers.get_or_insert_with(unbounded_channel);
-        let (sender, deadline) = (sender.clone(), self.service.live.load().policy.deadline);
+        let sender = sender.clone();
         tokio::spawn(async move {
             let mut reply = ReplyTo { ticket, sender: Some(sender.clone()) };
             // Whatever still waits in a queue for a login that is over is dropped there, and costs nothing.
@@ -340,12 +348,12 @@ impl Connection {
     }
 
     /// Logs, counts and remembers an attempt that is over.
-    fn settle(&mut self, attempt: Attempt, now: Moment) {
+    fn settle(&mut self, live: &Live, attempt: Attempt, now: Moment) {
         self.settled = true;
         log_attempt(&attempt);
         let asked = self.trails.iter().position(|(ticket, _)| Some(*ticket) == attempt.ticket);
-        let trail = asked.map(|position| self.trails.swap_remove(position).1);
-        let rules = Rules::of(&self.service.live.load().policy, &attempt.origin.service);
+        let trail = asked.map(|position| self.trails.swap_remove(position).1.steps());
+        let rules = Rules::of(&live.policy, &attempt.origin.service);
         let remembered = Remembered { at: now, attempt, rules, trail };
         // Named, so that it is dropped after the lock and not under it.
         let forgotten = self.service.tally().record(remembered, now);
@@ -393,8 +401,7 @@ impl Connection {
         })
     }
 
-    fn arm_timer(&mut self) {
-        let policy = &self.service.live.load().policy;
+    fn arm_timer(&mut self, policy: &Policy) {
         let unread = (!self.out.is_empty()).then_some(self.progress + STUCK_AFTER);
         let first_words = self.draining.filter(|_| self.listens());
         let Some(wake_at) = self.session.wake_at(policy).into_iter().chain(unread).chain(first_words).min()
@@ -436,9 +443,10 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        let live = self.service.live.load();
         let now = self.service.now();
         for attempt in self.session.abandon(now) {
-            self.settle(attempt, now);
+            self.settle(&live, attempt, now);
         }
         self.service.open_exchanges.fetch_sub(self.counted, Ordering::Relaxed);
     }

@@ -3,12 +3,11 @@
 //! Names are as the log has them, so at most 255 bytes of what was typed; an attempt takes some 250 bytes besides, and
 //! the ring 2 MiB if all names are that long.
 
-use crate::passdb::trail::Trail;
+use crate::passdb::trail::Steps;
 use crate::policy::Policy;
 use crate::sasl::Claimed;
 use crate::session::{Attempt, Moment};
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// Attempts that are remembered.
 pub const CAPACITY: usize = 4_096;
@@ -29,7 +28,7 @@ pub struct Remembered {
     /// The rules it was under.
     pub rules: Rules,
     /// What the passdbs said, if any was asked.
-    pub trail: Option<Arc<Trail>>,
+    pub trail: Option<Steps>,
 }
 
 /// What the configuration demands of one service's logins.
