@@ -6,7 +6,7 @@
 //! caller closes the connection and logs it. Errors never carry a line's contents beyond the command's name, for
 //! an AUTH line holds a password.
 
-use super::field::{decimal, is_escaped, key_value, split, unescape};
+use super::field::{decimal, is_escaped, key_value, unescape};
 use core::fmt;
 use core::net::IpAddr;
 use core::num::NonZeroU32;
@@ -197,7 +197,7 @@ impl<'a> Command<'a> {
     fn parse_auth(rest: &'a [u8]) -> Result<Self, ParseError> {
         // One look at the whole line spares one at each field: mail servers escape nothing.
         let unescape: fn(&'a [u8]) -> Cow<'a, [u8]> = if is_escaped(rest) { unescape } else { Cow::Borrowed };
-        let mut fields = split(rest);
+        let mut fields = rest.split(|&byte| byte == b'\t');
         let id = fields.next().unwrap_or_default();
         let id = RequestId::parse(&unescape(id)).ok_or(ParseError::RequestId("AUTH"))?;
         let mechanism = unescape(fields.next().ok_or(ParseError::NoMechanism)?);

@@ -4,21 +4,10 @@
 //! escaped TAB never makes a new field. SMTP servers neither escape nor unescape; what they send rarely holds
 //! anything to unescape, so a field is copied only when it does.
 
-use core::iter;
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
 use std::borrow::Cow;
 
 const ESCAPE: u8 = 0x01;
-
-/// The fields of a line, still escaped; at least one.
-pub fn split(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut start = 0;
-    memchr_iter(b'\t', line).chain(iter::once(line.len())).map(move |end| {
-        let field = &line[start..end];
-        start = end + 1;
-        field
-    })
-}
 
 /// Whether there is anything to unescape.
 #[must_use]
@@ -120,13 +109,6 @@ mod tests {
     fn only_the_first_equals_sign_divides() {
         assert_eq!(key_value(b"resp=a=b"), (&b"resp"[..], &b"a=b"[..]));
         assert_eq!(key_value(b"secured"), (&b"secured"[..], &b""[..]));
-    }
-
-    #[test]
-    fn a_line_has_one_field_more_than_tabs() {
-        let fields = |line| split(line).collect::<Vec<_>>();
-        assert_eq!(fields(b"a\tbc\t\x01t\t"), [&b"a"[..], b"bc", b"\x01t", b""]);
-        assert_eq!(fields(b""), [b""]);
     }
 
     proptest! {
