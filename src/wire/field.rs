@@ -80,10 +80,11 @@ pub fn key_value(field: &[u8]) -> (&[u8], &[u8]) {
 /// A decimal number without sign, blank or prefix; leading zeros are fine. `None` for anything else.
 #[must_use]
 pub fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+    if digits.is_empty() {
         return None;
     }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let value_of = |byte: u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    digits.iter().try_fold(0, |number: u64, &byte| number.checked_mul(10)?.checked_add(value_of(byte)?))
 }
 
 #[cfg(test)]
