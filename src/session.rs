@@ -555,9 +555,9 @@ fn fail(id: RequestId, user: Option<&str>, code: Option<FailCode>, reason: Optio
 struct NotBase64;
 
 fn decode(base64: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotBase64> {
-    let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(base64.len())]);
-    let length = BASE64_STANDARD.decode_slice(base64, &mut bytes).map_err(|_| NotBase64)?;
-    bytes.truncate(length);
+    // Room for all of it, so that it never moves and leaves a copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(base64::decoded_len_estimate(base64.len())));
+    BASE64_STANDARD.decode_vec(base64, &mut bytes).map_err(|_| NotBase64)?;
     Ok(bytes)
 }
 
