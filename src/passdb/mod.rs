@@ -109,7 +109,8 @@ impl Chain {
             trail.note(place, Said::Nothing);
             let finding = match source {
                 Source::SecretsFile(file) => file.find(question, origin, now).await,
-                Source::Pam(pam) => pam.find(question, origin, now).await,
+                // Apart, so that who never asks it carries no room for it about.
+                Source::Pam(pam) => Box::pin(pam.find(question, origin, now)).await,
             };
             trail.note(place, Said::from(&finding));
             match finding {

@@ -10,11 +10,12 @@
 
 use super::hash_pool::{HashPool, be_nice};
 use super::{Finding, fair_queue::Prefix};
-use crate::credential::{Cost, CramMd5Key, Password, Proof, Verifiers};
+use crate::credential::{Cost, CramMd5Key, Proof};
 use crate::sasl::{Answer, CramMd5Credential, NameRules, Outage, Question, Refusal};
 use crate::secrets::{self, Closed, Entry, Fingerprint, LoadOptions, Loaded, Names, Secrets, Trust};
 use crate::session::{Moment, Origin};
 use arc_swap::ArcSwapOption;
+use core::pin::Pin;
 use core::time::Duration;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -65,6 +66,21 @@ pub struct Standing {
     pub since: Option<SystemTime>,
     /// What is wrong with the file that is there now.
     pub trouble: Option<String>,
+}
+
+/// What an entry says to a question, or the work that it takes to know: an expensive hash is computed elsewhere.
+enum Judgement {
+    Now(Answer),
+    Later(Pin<Box<dyn Future<Output = Result<Answer, Outage>> + Send>>),
+}
+
+impl Judgement {
+    async fn answer(self) -> Result<Answer, Outage> {
+        match self {
+            Self::Now(answer) => Ok(answer),
+            Self::Later(work) => work.await,
+        }
+    }
 }
 
 /// What came of a look at the file.
@@ -158,18 +174,18 @@ impl SecretsFile {
 
     pub(super) async fn find(self: &Arc<Self>, question: &Question, origin: &Origin, now: Moment) -> Finding {
         self.check(now);
-        let entry = {
+        let (judgement, closed) = {
             let contents = self.contents.load();
             let Some(contents) = contents.as_ref() else {
                 return Finding::Out(Outage::Passdb);
             };
-            match contents.lookup(question.name().as_str()) {
-                Some(entry) => entry,
-                None => return Finding::NotFound,
-            }
+            let Some(entry) = contents.lookup(question.name().as_str()) else {
+                return Finding::NotFound;
+            };
+            let closed = entry.closed;
+            (self.judge(entry, question, origin), closed)
         };
-        let closed = entry.closed;
-        match (self.judge(entry, question, origin).await, closed) {
+        match (judgement.answer().await, closed) {
             (Ok(answer), None) => Finding::Found(answer),
             (Ok(answer), Some(closed)) => Finding::Closed(closed, answer),
             (Err(outage), _) => Finding::Out(outage),
@@ -177,52 +193,48 @@ impl SecretsFile {
     }
 
     pub(super) async fn decoy(&self, question: &Question, origin: &Origin) -> Result<Answer, Outage> {
-        let decoy =
-            self.contents.load().as_ref().and_then(|contents| contents.decoy(question.name().as_str()));
-        match (decoy, question) {
-            (Some(entry), _) => self.judge(entry, question, origin).await,
+        let judgement = {
+            let contents = self.contents.load();
+            let decoy = contents.as_ref().and_then(|contents| contents.decoy(question.name().as_str()));
+            decoy.map(|entry| self.judge(entry, question, origin))
+        };
+        match (judgement, question) {
+            (Some(judgement), _) => judgement.answer().await,
             (None, Question::VerifyPassword(..)) => Ok(Answer::Verdict(Err(Refusal::UnknownUser))),
             (None, Question::LookupCramMd5(_)) => Ok(unanswerable(Refusal::UnknownUser)),
         }
     }
 
     /// Does the work first and looks at the entry's restrictions afterwards, so that refusals look alike.
-    async fn judge(&self, entry: Entry<'_>, question: &Question, origin: &Origin) -> Result<Answer, Outage> {
+    fn judge(&self, entry: Entry<'_>, question: &Question, origin: &Origin) -> Judgement {
         let standing = standing(&entry, origin);
         match question {
             Question::VerifyPassword(_, password) => {
                 let Some(verifiers) = entry.verifiers else {
-                    return Ok(Answer::Verdict(Err(standing.unwrap_or(Refusal::NoVerifier))));
+                    let refusal = standing.unwrap_or(Refusal::NoVerifier);
+                    return Judgement::Now(Answer::Verdict(Err(refusal)));
                 };
-                let proof = self.verify(verifiers, password, origin).await?;
-                let verdict = proof.ok_or(Refusal::WrongPassword);
-                Ok(Answer::Verdict(match standing {
-                    Some(refusal) => Err(refusal),
-                    None => verdict,
-                }))
+                let verdict = move |proof: Option<Proof>| {
+                    Answer::Verdict(standing.map_or_else(|| proof.ok_or(Refusal::WrongPassword), Err))
+                };
+                match verifiers.strongest().cost() {
+                    Cost::Cheap => Judgement::Now(verdict(verifiers.strongest().verify(password))),
+                    Cost::Expensive => {
+                        let (pool, password) = (Arc::clone(&self.pool), Arc::clone(password));
+                        let prefix = Prefix::from(origin.remote);
+                        Judgement::Later(Box::pin(async move {
+                            let check = move || verifiers.strongest().verify(&password);
+                            pool.run(prefix, check).await.map(verdict)
+                        }))
+                    }
+                }
             }
             Question::LookupCramMd5(_) => {
                 let key = entry.verifiers.and_then(|verifiers| verifiers.cram_md5());
-                Ok(match (key, standing) {
+                Judgement::Now(match (key, standing) {
                     (Some(key), refusal) => Answer::Credential(CramMd5Credential { key, refusal }),
                     (None, refusal) => unanswerable(refusal.unwrap_or(Refusal::NoVerifier)),
                 })
-            }
-        }
-    }
-
-    async fn verify(
-        &self,
-        verifiers: Verifiers,
-        password: &Arc<Password>,
-        origin: &Origin,
-    ) -> Result<Option<Proof>, Outage> {
-        match verifiers.strongest().cost() {
-            Cost::Cheap => Ok(verifiers.strongest().verify(password)),
-            Cost::Expensive => {
-                let password = Arc::clone(password);
-                let prefix = Prefix::from(origin.remote);
-                self.pool.run(prefix, move || verifiers.strongest().verify(&password)).await
             }
         }
     }
