@@ -16,10 +16,11 @@ use crate::session::{Action, Attempt, CloseReason, Moment, Origin, Session, Tick
 use crate::tally::{Remembered, Rules};
 use crate::telemetry::log_attempt;
 use crate::wire::{Greeting, LineBuffer, wipe};
-use core::pin::Pin;
+use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker, ready};
 use core::time::Duration;
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -157,17 +158,17 @@ enum End {
 
 impl Connection {
     async fn run(&mut self, number: u32) -> End {
-        let mut drain = Box::pin({
-            let service = Arc::clone(&self.service);
-            async move { service.draining().await }
-        });
+        let service = Arc::clone(&self.service);
+        let mut look = pin!(service.look.notified());
+        // Once is enough: it wakes this task whatever else the task waits for.
+        let _ = poll_fn(|context| Poll::Ready(look.as_mut().poll(context))).await;
         debug!(event = "connected", connection = number);
         let mut event = Event::Tick;
         loop {
             if let Some(end) = self.turn(event) {
                 return end;
             }
-            event = std::future::poll_fn(|context| self.poll_event(context, drain.as_mut())).await;
+            event = poll_fn(|context| self.poll_event(context)).await;
         }
     }
 
@@ -203,11 +204,7 @@ impl Connection {
         end
     }
 
-    fn poll_event(
-        &mut self,
-        context: &mut Context<'_>,
-        drain: Pin<&mut impl Future<Output = ()>>,
-    ) -> Poll<Event> {
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         if let Some((_, answers)) = &mut self.answers
             && let Poll::Ready(Some((ticket, answer))) = answers.poll_recv(context)
         {
@@ -233,7 +230,7 @@ impl Connection {
             self.timer = None;
             return Poll::Ready(Event::Tick);
         }
-        if self.draining.is_none() && drain.poll(context).is_ready() {
+        if self.draining.is_none() && self.service.is_draining() {
             return Poll::Ready(Event::Drain);
         }
         Poll::Pending

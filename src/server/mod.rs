@@ -60,7 +60,9 @@ pub struct Service {
     tally: Mutex<Tally>,
     open_exchanges: AtomicUsize,
     start: Instant,
-    draining: watch::Sender<bool>,
+    /// The daemon is about to end, and wakes every connection to look at this.
+    draining: AtomicBool,
+    look: Notify,
 }
 
 impl Service {
@@ -72,7 +74,8 @@ impl Service {
             tally: Mutex::default(),
             open_exchanges: AtomicUsize::new(0),
             start: Instant::now(),
-            draining: watch::Sender::new(false),
+            draining: AtomicBool::new(false),
+            look: Notify::new(),
         }
     }
 
@@ -98,9 +101,13 @@ impl Service {
         self.start + moment.0
     }
 
-    async fn draining(&self) {
-        // The sender lives as long as we do, so this only ends when the daemon is about to.
-        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.look.notify_waiters();
     }
 }
 
@@ -249,7 +256,7 @@ impl Server {
 
     /// Tells every connection to finish what is in flight and close, and waits until all have.
     pub async fn drain(&self) {
-        self.service.draining.send_replace(true);
+        self.service.drain();
         loop {
             let left = self.connections.left.notified();
             if self.connections() == 0 {
