@@ -24,6 +24,16 @@ impl Samples {
         self.0.len()
     }
 
+    /// The median of each class, in nanoseconds.
+    pub fn median_nanos(&self) -> [f64; 2] {
+        [false, true].map(|wanted| {
+            let class = self.0.iter().filter(|(class, _)| *class == wanted);
+            let mut times: Vec<f64> = class.map(|(_, time)| *time * 1e9).collect();
+            times.sort_by(f64::total_cmp);
+            times.get(times.len() / 2).copied().unwrap_or_default()
+        })
+    }
+
     /// The largest |t| over all cuts.
     pub fn largest_t(&self) -> f64 {
         let mut times: Vec<f64> = self.0.iter().map(|(_, time)| *time).collect();
@@ -51,7 +61,7 @@ impl Samples {
     }
 }
 
-/// Fair coins, the same in every run (SplitMix64).
+/// Numbers and fair coins, the same in every run (SplitMix64).
 pub struct Dice(u64);
 
 impl Dice {
@@ -60,10 +70,14 @@ impl Dice {
     }
 
     pub fn coin(&mut self) -> bool {
+        self.number() >> 63 == 1
+    }
+
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z >> 63 == 1
+        z ^ (z >> 31)
     }
 }
