@@ -10,7 +10,10 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     process,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Sender},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -105,14 +108,25 @@ impl Load<'_> {
         })
     }
 
-    /// Runs the load and calls `disturb` once, `at` after the window opened. It should return quickly: the client
-    /// waits for it.
+    /// Runs the load and calls `disturb` once, `at` after the window opened, on a thread of its own: a client that did
+    /// it itself would count the time against the server.
     pub fn run_disturbed(
         &self,
         server: &Server,
         at: Duration,
-        disturb: impl FnOnce() -> Outcome<()>,
+        disturb: impl FnOnce() -> Outcome<()> + Send,
     ) -> Outcome<Measured> {
+        thread::scope(|scope| {
+            let (now, due) = mpsc::channel();
+            let disturber = scope.spawn(move || due.recv().map_or(Ok(()), |()| disturb()));
+            let measured = self.run_and_tell(server, at, now);
+            disturber.join().map_err(|_| "the disturbance panicked")??;
+            measured
+        })
+    }
+
+    /// Runs the load and says so, `at` after the window opened.
+    fn run_and_tell(&self, server: &Server, at: Duration, now: Sender<()>) -> Outcome<Measured> {
         let mut run = Run::start(self, server)?;
         let begun = Instant::now();
         while begun.elapsed() < self.warm_up {
@@ -121,12 +135,12 @@ impl Load<'_> {
 
         let processes = server.processes()?;
         let opened = run.open_window(&processes)?;
-        let mut disturb = Some(disturb);
+        let mut now = Some(now);
         while opened.elapsed() < self.window && run.logins < self.max_logins && !self.is_stopped() {
             if opened.elapsed() >= at
-                && let Some(disturb) = disturb.take()
+                && let Some(now) = now.take()
             {
-                disturb()?;
+                now.send(())?;
             }
             run.turn()?;
         }

@@ -114,7 +114,7 @@ fn run(
     bench: &Bench,
     users: &[User],
     server: &Server,
-    disturb: impl FnOnce() -> Outcome<()>,
+    disturb: impl FnOnce() -> Outcome<()> + Send,
 ) -> Outcome<Measured> {
     let window = bench.effort.window * 6;
     let load = Load {
