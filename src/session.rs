@@ -508,7 +508,12 @@ impl Session {
     }
 
     fn take(&mut self, position: usize) -> Exchange {
-        self.exchanges.remove(position).expect("the position was found just now")
+        let exchange = self.exchanges.remove(position).expect("the position was found just now");
+        if self.exchanges.is_empty() {
+            // The next one takes the same place, which the cache may still have.
+            self.exchanges.clear();
+        }
+        exchange
     }
 }
 
