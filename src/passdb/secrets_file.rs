@@ -74,15 +74,6 @@ enum Judgement {
     Later(Pin<Box<dyn Future<Output = Result<Answer, Outage>> + Send>>),
 }
 
-impl Judgement {
-    async fn answer(self) -> Result<Answer, Outage> {
-        match self {
-            Self::Now(answer) => Ok(answer),
-            Self::Later(work) => work.await,
-        }
-    }
-}
-
 /// What came of a look at the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
@@ -185,10 +176,16 @@ impl SecretsFile {
             let closed = entry.closed;
             (self.judge(entry, question, origin), closed)
         };
-        match (judgement.answer().await, closed) {
-            (Ok(answer), None) => Finding::Found(answer),
-            (Ok(answer), Some(closed)) => Finding::Closed(closed, answer),
-            (Err(outage), _) => Finding::Out(outage),
+        let answer = match judgement {
+            Judgement::Now(answer) => answer,
+            Judgement::Later(work) => match work.await {
+                Ok(answer) => answer,
+                Err(outage) => return Finding::Out(outage),
+            },
+        };
+        match closed {
+            None => Finding::Found(answer),
+            Some(closed) => Finding::Closed(closed, answer),
         }
     }
 
@@ -199,7 +196,8 @@ impl SecretsFile {
             decoy.map(|entry| self.judge(entry, question, origin))
         };
         match (judgement, question) {
-            (Some(judgement), _) => judgement.answer().await,
+            (Some(Judgement::Now(answer)), _) => Ok(answer),
+            (Some(Judgement::Later(work)), _) => work.await,
             (None, Question::VerifyPassword(..)) => Ok(Answer::Verdict(Err(Refusal::UnknownUser))),
             (None, Question::LookupCramMd5(_)) => Ok(unanswerable(Refusal::UnknownUser)),
         }
