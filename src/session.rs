@@ -510,7 +510,7 @@ impl Session {
     fn take(&mut self, position: usize) -> Exchange {
         let exchange = self.exchanges.remove(position).expect("the position was found just now");
         if self.exchanges.is_empty() {
-            // The next one takes the same place, which the cache may still have.
+            // It begins at its first place again (std happens to do so), which the cache may still have.
             self.exchanges.clear();
         }
         exchange

@@ -231,14 +231,14 @@ impl Second {
 }
 
 /// The bytes that a value without quotes may have.
-static PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
+static UNQUOTED: [bool; 256] = {
+    let mut unquoted = [false; 256];
     let mut byte = b'!';
     while byte <= b'~' {
-        plain[byte as usize] = !matches!(byte, b'"' | b'=' | b'\\');
+        unquoted[byte as usize] = !matches!(byte, b'"' | b'=' | b'\\');
         byte += 1;
     }
-    plain
+    unquoted
 };
 
 /// One line being written.
@@ -265,7 +265,7 @@ impl Line<'_> {
 
     /// Quotes what has been written since `start`, if it needs that.
     fn quote_from(&mut self, start: usize) {
-        if self.0.len() > start && self.0[start..].iter().all(|&byte| PLAIN[usize::from(byte)]) {
+        if self.0.len() > start && self.0[start..].iter().all(|&byte| UNQUOTED[usize::from(byte)]) {
             return;
         }
         let value = self.0.split_off(start);
@@ -375,6 +375,14 @@ mod tests {
         assert_eq!(quoted(b"a\"b\\c\nd"), "\"a\\\"b\\\\c\\nd\"");
         assert_eq!(quoted("\u{202e}\u{1b}é".as_bytes()), "\"\\u{202e}\\u{1b}é\"");
         assert_eq!(quoted(b"\xff"), "\"\\xff\"");
+    }
+
+    #[test]
+    fn what_is_quoted_is_all_but_graphic_ascii_without_three_characters() {
+        for byte in 0..=u8::MAX {
+            let plain = byte.is_ascii_graphic() && !b"\"=\\".contains(&byte);
+            assert_eq!(quoted(&[byte]).len() == 1, plain, "{byte:#04x}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) fn trail(remembered: &Remembered) -> Vec<TrailStep> {
         }
         _ => {}
     }
-    let asked: Option<Vec<_>> = remembered.trail.as_ref().map(|steps| steps.iter().collect());
+    let asked: Option<Vec<_>> = remembered.trail.as_ref().map(|trail| trail.iter().collect());
     match (&asked, verdict) {
         (None, Verdict::Outage(Outage::QueueFull)) => {
             steps.push(step("exchanges", "out", "too many wait on this connection, see limits"));

@@ -189,8 +189,7 @@ mod tests {
     #[test]
     fn a_closed_entry_says_why() {
         assert_eq!(Closed::Nologin.to_string(), "nologin");
-        let terms = format::parse_terms(b"alice:{PLAIN}a::::::fail=y", Verifiers::check, |_| ()).unwrap();
-        let unsupported = terms.closed.unwrap().to_string();
+        let unsupported = Closed::UnsupportedRestriction(Restriction::Fail).to_string();
         assert_eq!(unsupported, "sasld does not implement the restriction fail");
     }
 }

@@ -195,18 +195,18 @@ impl<'a> Command<'a> {
     }
 
     fn parse_auth(rest: &'a [u8]) -> Result<Self, ParseError> {
-        // One look at the whole line spares one at each field: mail servers escape nothing.
-        let unescape: fn(&'a [u8]) -> Cow<'a, [u8]> = if is_escaped(rest) { unescape } else { Cow::Borrowed };
+        // One look at the whole line spares one at each field: SMTP servers escape nothing.
+        let plain: fn(&'a [u8]) -> Cow<'a, [u8]> = if is_escaped(rest) { unescape } else { Cow::Borrowed };
         let mut fields = rest.split(|&byte| byte == b'\t');
         let id = fields.next().unwrap_or_default();
-        let id = RequestId::parse(&unescape(id)).ok_or(ParseError::RequestId("AUTH"))?;
-        let mechanism = unescape(fields.next().ok_or(ParseError::NoMechanism)?);
+        let id = RequestId::parse(&plain(id)).ok_or(ParseError::RequestId("AUTH"))?;
+        let mechanism = plain(fields.next().ok_or(ParseError::NoMechanism)?);
         let mut service = None;
         let mut remote = None;
         let mut secured = Secured::No;
         let mut initial_response = InitialResponse::Absent;
         while let Some(field) = fields.next() {
-            let field = unescape(field);
+            let field = plain(field);
             let (key, value) = key_value(&field);
             match key {
                 b"service" | b"protocol" => service = Some(value_of(&field)),
