@@ -159,9 +159,10 @@ enum End {
 impl Connection {
     async fn run(&mut self, number: u32) -> End {
         let service = Arc::clone(&self.service);
-        let mut look = pin!(service.look.notified());
-        // Once is enough: it wakes this task whatever else the task waits for.
-        let _ = poll_fn(|context| Poll::Ready(look.as_mut().poll(context))).await;
+        let mut drain_begins = pin!(service.drain_begins.notified());
+        // Polled once, it wakes this task for as long as it lives, whatever else the task waits for; what it says is no
+        // matter, for the flag is looked at before every wait.
+        let _ = poll_fn(|context| Poll::Ready(drain_begins.as_mut().poll(context))).await;
         debug!(event = "connected", connection = number);
         let mut event = Event::Tick;
         loop {
@@ -195,11 +196,14 @@ impl Connection {
         // Even at the end: what was decided before still goes out. A client that does not take it now has lost it.
         let written = self.write();
         let drained = || {
-            self.draining.is_some() && !self.listens() && self.out.is_empty() && self.session.in_flight() == 0
+            self.draining.is_some()
+                && !self.listens(now)
+                && self.out.is_empty()
+                && self.session.in_flight() == 0
         };
         let end = end.or(written.err().map(End::Broken)).or_else(|| drained().then_some(End::Drained));
         if end.is_none() {
-            self.arm_timer(&live.policy);
+            self.arm_timer(&live.policy, now);
         }
         end
     }
@@ -217,7 +221,9 @@ impl Connection {
                 Poll::Pending => {}
             }
         }
-        if self.session.wants_lines() && self.listens() && self.out.len() < MAX_UNREAD_BYTES {
+        // Without a look at the clock as long as there is no end to it.
+        let listens = self.draining.is_none() || self.listens(self.service.now());
+        if self.session.wants_lines() && listens && self.out.len() < MAX_UNREAD_BYTES {
             match self.poll_read(context) {
                 Poll::Ready(Ok(length)) => return Poll::Ready(Event::Read(length)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(error)),
@@ -398,9 +404,9 @@ impl Connection {
         })
     }
 
-    fn arm_timer(&mut self, policy: &Policy) {
+    fn arm_timer(&mut self, policy: &Policy, now: Moment) {
         let unread = (!self.out.is_empty()).then_some(self.progress + STUCK_AFTER);
-        let first_words = self.draining.filter(|_| self.listens());
+        let first_words = self.draining.filter(|_| self.listens(now));
         let Some(wake_at) = self.session.wake_at(policy).into_iter().chain(unread).chain(first_words).min()
         else {
             return;
@@ -414,8 +420,8 @@ impl Connection {
     }
 
     /// Whether the client is still listened to.
-    fn listens(&self) -> bool {
-        self.draining.is_none_or(|until| !self.settled && self.service.now() < until)
+    fn listens(&self, now: Moment) -> bool {
+        self.draining.is_none_or(|until| !self.settled && now < until)
     }
 
     /// How many exchanges this connection may have open now. When all connections together have too many, those with

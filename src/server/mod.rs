@@ -60,9 +60,10 @@ pub struct Service {
     tally: Mutex<Tally>,
     open_exchanges: AtomicUsize,
     start: Instant,
-    /// The daemon is about to end, and wakes every connection to look at this.
+    /// The daemon is about to end.
     draining: AtomicBool,
-    look: Notify,
+    /// Wakes every connection to look at `draining`.
+    drain_begins: Notify,
 }
 
 impl Service {
@@ -75,7 +76,7 @@ impl Service {
             open_exchanges: AtomicUsize::new(0),
             start: Instant::now(),
             draining: AtomicBool::new(false),
-            look: Notify::new(),
+            drain_begins: Notify::new(),
         }
     }
 
@@ -105,9 +106,10 @@ impl Service {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// Whoever is not woken looks later, so what he finds has to be there first.
     fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-        self.look.notify_waiters();
+        self.drain_begins.notify_waiters();
     }
 }
 

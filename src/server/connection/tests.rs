@@ -13,6 +13,7 @@ use tokio::time::advance;
 /// A client of a connection whose service knows nobody, in time that stands still until it is moved.
 struct Client {
     stream: UnixStream,
+    service: Arc<Service>,
     serving: JoinHandle<()>,
     /// Time does not move by itself while a blocking task runs: this one ends with the client.
     _hold: mpsc::Sender<()>,
@@ -38,14 +39,18 @@ pub fn policy() -> Policy {
 
 impl Client {
     async fn connect() -> Self {
+        Self::connect_to(Service::new(Live { policy: policy(), passdbs: Chain::new(Vec::new()) })).await
+    }
+
+    async fn connect_to(service: Service) -> Self {
         tokio::time::pause();
         let (hold, end) = mpsc::channel::<()>();
         tokio::task::spawn_blocking(move || end.recv());
-        let service = Arc::new(Service::new(Live { policy: policy(), passdbs: Chain::new(Vec::new()) }));
+        let service = Arc::new(service);
         let (stream, served) = UnixStream::pair().unwrap();
         let greeting = greeting(&service, 1);
-        let serving = tokio::spawn(serve(Stream::Unix(served), service, 1, greeting));
-        let mut client = Self { stream, serving, _hold: hold };
+        let serving = tokio::spawn(serve(Stream::Unix(served), Arc::clone(&service), 1, greeting));
+        let mut client = Self { stream, service, serving, _hold: hold };
         while !client.read().await.ends_with("DONE\n") {}
         client
     }
@@ -108,6 +113,37 @@ async fn a_refusal_leaves_when_it_is_due() {
     assert_eq!(client.read().await, "FAIL\t3\n");
     advance(Duration::from_millis(502)).await;
     assert_eq!(client.read().await, "FAIL\t1\tuser=alice\treason=Invalid user name or password\n");
+}
+
+#[tokio::test]
+async fn when_the_daemon_ends_an_idle_client_may_still_ask_and_is_let_go_with_the_verdict() {
+    let mut client = Client::greeted().await;
+    client.service.drain();
+    advance(FIRST_WORDS - Duration::from_millis(1)).await;
+    assert!(!client.serving.is_finished());
+    client.write("AUTH\t1\tNOPE\tservice=smtp\n").await;
+    assert_eq!(client.read().await, "FAIL\t1\n");
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn who_stays_silent_is_let_go_when_the_time_for_first_words_is_over() {
+    let mut client = Client::greeted().await;
+    client.service.drain();
+    tokio::task::yield_now().await;
+    advance(FIRST_WORDS + Duration::from_millis(1)).await;
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_connection_to_a_daemon_that_ends_already_is_greeted_and_has_as_long() {
+    let service = Service::new(Live { policy: policy(), passdbs: Chain::new(Vec::new()) });
+    service.drain();
+    let mut client = Client::connect_to(service).await;
+    advance(FIRST_WORDS - Duration::from_millis(1)).await;
+    assert!(!client.serving.is_finished());
+    advance(Duration::from_millis(2)).await;
+    assert!(client.is_closed().await);
 }
 
 #[tokio::test]
