@@ -161,7 +161,7 @@ impl Together {
         let (expensive, cheap) = thread::scope(|scope| {
             let mut client = None;
             let cheap = cheap(bench).run_disturbed(server, Duration::ZERO, || {
-                // Inherits this thread's cores.
+                // Inherits this thread's cores, through the one that disturbs.
                 client = Some(scope.spawn(|| expensive.run(server)));
                 Ok(())
             });

@@ -163,7 +163,10 @@ impl Server {
 
     /// Puts the prepared contents in place and tells sasld; Dovecot looks by itself.
     pub fn reload(&self) -> Outcome<()> {
-        fs::rename(self.next_secrets(), secrets_file(self.dir.path()))?;
+        let secrets = secrets_file(self.dir.path());
+        // Kept, for to let go of a large file keeps a core busy for a while.
+        fs::hard_link(&secrets, self.dir.path().join("replaced"))?;
+        fs::rename(self.next_secrets(), secrets)?;
         if self.kind == Kind::Sasld {
             let pid = Pid::from_raw(i32::try_from(self.child.id())?).ok_or("process 0")?;
             kill_process(pid, Signal::HUP)?;

@@ -1,10 +1,11 @@
-//! An unknown user beside a wrong password in session, passdb and credential, without a socket: how long the verdict
-//! takes from the user's last message, and when the refusal leaves.
+//! An unknown user beside a wrong password in session, passdb and credential, without a socket.
+//!
+//! How long the verdict takes is measured from the user's last message. When the refusal leaves must not depend on it:
+//! the same moment for everybody, the jitter of the delay being the same here.
 
 use crate::welch::{Dice, Samples};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use sasld::passdb::{Chain, HashPool, SecretsFile};
-use sasld::passdb::{Link, Source};
+use sasld::passdb::{Chain, HashPool, Link, SecretsFile, Source};
 use sasld::policy::{OnOutage, Policy, ServicePolicy};
 use sasld::sasl::{Mechanism, NameRules, Seed};
 use sasld::session::{Action, Moment, Session};
@@ -25,18 +26,11 @@ const USERS: u32 = 1_000;
 
 const NOW: Moment = Moment(Duration::ZERO);
 
-/// What refusals by one mechanism take, the unknown users' first.
-pub struct Refusals {
-    pub mechanism: &'static str,
-    /// From the user's last message to the verdict, by the machine's clock.
-    pub verdict: Samples,
-    /// From the user's last message to the moment for which the session has set the reply, the verdict having taken as
-    /// long as it did.
-    pub leave: Samples,
-}
-
-/// The same for each mechanism. Every sample has another name, for each name has a time of its own.
-pub fn unknown_beside_wrong(samples: usize) -> Vec<Refusals> {
+/// The same for each mechanism, names changing all the time, for each has a time of its own.
+///
+/// # Panics
+/// When a refusal is set for another moment than the first one.
+pub fn unknown_beside_wrong(samples: usize) -> Vec<(&'static str, Samples)> {
     let dir = tempfile::Builder::new().prefix("sasld-timing-").tempdir().expect("a temporary folder");
     let path = dir.path().join("secrets");
     let mut users = String::new();
@@ -49,7 +43,7 @@ pub fn unknown_beside_wrong(samples: usize) -> Vec<Refusals> {
     let file = SecretsFile::open(path, NameRules::default(), pool);
     let link = Link { source: Source::SecretsFile(file), continue_on_refusal: false };
     let bench = Bench { chain: Chain::new(vec![link]), policy: policy() };
-    ["PLAIN", "LOGIN", "CRAM-MD5"].map(|mechanism| bench.measure(mechanism, samples)).into()
+    ["PLAIN", "LOGIN", "CRAM-MD5"].map(|mechanism| (mechanism, bench.measure(mechanism, samples))).into()
 }
 
 fn policy() -> Policy {
@@ -75,11 +69,11 @@ struct Bench {
 }
 
 impl Bench {
-    fn measure(&self, mechanism: &'static str, samples: usize) -> Refusals {
-        let mut verdict = Samples::with_capacity(samples);
-        let mut leave = Samples::with_capacity(samples);
+    fn measure(&self, mechanism: &str, samples: usize) -> Samples {
+        let mut found = Samples::with_capacity(samples);
         let mut dice = Dice::new();
         let mut session = Session::new(NOW);
+        let mut due_always = None;
         for line in ["VERSION\t1\t2", "CPID\t1"] {
             assert!(matches!(self.hear(&mut session, line), Action::None));
         }
@@ -96,20 +90,18 @@ impl Bench {
             let Poll::Ready(answer) = answer.poll(&mut Context::from_waker(Waker::noop())) else {
                 panic!("{mechanism} of {name} is not answered at once");
             };
+            let action = session.on_answer(ticket, answer, NOW + began.elapsed(), &self.policy, &mut seed);
             let took = began.elapsed();
-            let random = dice.number().to_be_bytes()[0];
-            let mut jitter = || Seed { random: [random; 16], ..seed() };
-            let action = session.on_answer(ticket, answer, NOW + took, &self.policy, &mut jitter);
             assert!(matches!(action, Action::Settle(_, None)), "{action:?}");
             let due = session.wake_at(&self.policy).expect("the refusal is to leave");
+            assert_eq!(*due_always.get_or_insert(due), due, "{mechanism} of {name}");
             assert!(matches!(session.on_time(due, &self.policy), Action::Send(_)));
             // The first tenth warms up.
             if round >= samples / 10 {
-                verdict.add(class, took);
-                leave.add(class, due.0);
+                found.add(class, took);
             }
         }
-        Refusals { mechanism, verdict, leave }
+        found
     }
 
     /// Goes on until the user's last message, which it gives.
@@ -118,13 +110,13 @@ impl Bench {
         let cont = |said: String| format!("CONT\t1\t{}", BASE64_STANDARD.encode(said));
         match mechanism {
             "PLAIN" => {
-                let response = BASE64_STANDARD.encode(format!("\0{name}\0wrong-password"));
+                let response = BASE64_STANDARD.encode(format!("\0{name}\0not-that-one"));
                 format!("{auth}\tresp={response}")
             }
             "LOGIN" => {
                 assert!(matches!(self.hear(session, &auth), Action::Send(_)));
                 assert!(matches!(self.hear(session, &cont(name.to_owned())), Action::Send(_)));
-                cont("wrong-password".to_owned())
+                cont("not-that-one".to_owned())
             }
             _ => {
                 assert!(matches!(self.hear(session, &auth), Action::Send(_)));
