@@ -25,11 +25,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::{Context, SubscriberExt};
-use tracing_subscriber::util::SubscriberInitExt;
 
 /// Bytes of log that may wait to be written.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -70,7 +68,7 @@ struct State {
 pub fn start(level: Level) -> io::Result<Log> {
     let log = Log::start(io::stderr())?;
     log.set_level(level);
-    tracing_subscriber::registry().with(log.clone()).try_init().map_err(io::Error::other)?;
+    tracing::subscriber::set_global_default(log.clone()).map_err(io::Error::other)?;
     std::panic::set_hook(Box::new(|panic| {
         // Not the message: it could quote what it choked on.
         let place = panic.location().map(tracing::field::display);
@@ -173,17 +171,17 @@ fn verbosity(level: Level) -> u8 {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Log {
+impl Subscriber for Log {
     fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
         // The level may change, so it is compared each time.
         Interest::sometimes()
     }
 
-    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         verbosity(*metadata.level()) <= self.shared.verbosity.load(Ordering::Relaxed)
     }
 
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+    fn event(&self, event: &Event<'_>) {
         LINE.with(|line| {
             // Taken already only if formatting a value logs, or panics: that line is lost.
             let Ok(mut line) = line.try_borrow_mut() else { return };
@@ -196,6 +194,19 @@ impl<S: Subscriber> Layer<S> for Log {
             self.shared.append(bytes);
         });
     }
+
+    // Spans are not used here; one of a library's is nothing to us.
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }
 
 thread_local! {
@@ -419,7 +430,7 @@ mod tests {
         let (open, gate) = std::sync::mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
         let log = Log::start(Gate(gate, Arc::clone(&written))).unwrap();
-        let subscriber = tracing_subscriber::registry().with(log.clone());
+        let subscriber = log.clone();
         let logged = 40_000_u64;
         tracing::subscriber::with_default(subscriber, || {
             for count in 0..logged {
@@ -429,7 +440,7 @@ mod tests {
         drop(open);
         log.flush(Duration::from_secs(60));
         // What was dropped while the last lines waited is told with the next line.
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(log.clone()), || {
+        tracing::subscriber::with_default(log.clone(), || {
             tracing::info!(event = "after");
         });
         log.flush(Duration::from_secs(60));
