@@ -197,15 +197,17 @@ impl<'a> Command<'a> {
     fn parse_auth(rest: &'a [u8]) -> Result<Self, ParseError> {
         // One look at the whole line spares one at each field: SMTP servers escape nothing.
         let plain: fn(&'a [u8]) -> Cow<'a, [u8]> = if is_escaped(rest) { unescape } else { Cow::Borrowed };
-        let mut fields = rest.split(|&byte| byte == b'\t');
-        let id = fields.next().unwrap_or_default();
+        let (id, rest) = split_at_tab(rest);
         let id = RequestId::parse(&plain(id)).ok_or(ParseError::RequestId("AUTH"))?;
-        let mechanism = plain(fields.next().ok_or(ParseError::NoMechanism)?);
+        let (mechanism, mut rest) = split_at_tab(rest.ok_or(ParseError::NoMechanism)?);
+        let mechanism = plain(mechanism);
         let mut service = None;
         let mut remote = None;
         let mut secured = Secured::No;
         let mut initial_response = InitialResponse::Absent;
-        while let Some(field) = fields.next() {
+        while let Some(fields) = rest {
+            let (field, others) = split_at_tab(fields);
+            rest = others;
             let field = plain(field);
             let (key, value) = key_value(&field);
             match key {
@@ -213,7 +215,7 @@ impl<'a> Command<'a> {
                 b"rip" => remote = address(value),
                 b"secured" => secured = Secured::Yes,
                 b"resp" => {
-                    if fields.next().is_some() {
+                    if rest.is_some() {
                         return Err(ParseError::AfterResponse);
                     }
                     initial_response = if value.is_empty() {

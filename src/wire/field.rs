@@ -59,6 +59,8 @@ pub fn escape(value: &[u8], line: &mut Vec<u8>) {
 /// What stands behind the escape byte for this one, if it must not stand for itself.
 const fn letter_of(byte: u8) -> Option<u8> {
     match byte {
+        // All but a few are told by one comparison.
+        b'\x0e'.. => None,
         0 => Some(b'0'),
         ESCAPE => Some(b'1'),
         b'\t' => Some(b't'),
