@@ -81,7 +81,7 @@ struct Exchange {
 }
 
 /// What stays the same while a request lasts, but for `arrived`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Request {
     id: RequestId,
     ticket: Ticket,
@@ -203,7 +203,7 @@ impl Session {
             Request { id: auth.id, ticket: Ticket(self.last_ticket), mechanism, origin, arrived: now };
         while self.exchanges.len() >= room && self.evict_oldest() {}
         if self.exchanges.len() >= room {
-            return self.outage(&request, Claimed::Nobody, Outage::QueueFull, now, policy);
+            return self.outage(request, Claimed::Nobody, Outage::QueueFull, now, policy);
         }
         if !service.allows_address(auth.remote) {
             let failure = Failure { claimed: Claimed::Nobody, refusal: Refusal::Network };
@@ -257,7 +257,7 @@ impl Session {
             State::ExpectAnswer { awaiting, .. } => {
                 let claimed = Claimed::Name(awaiting.name().clone());
                 Action::Settle(
-                    self.attempt(Verdict::Rejected("unexpected_response"), claimed, &request, now),
+                    self.attempt(Verdict::Rejected("unexpected_response"), claimed, request, now),
                     Some(reply),
                 )
             }
@@ -269,7 +269,7 @@ impl Session {
         let exchange = self.position(id).map(|position| self.take(position));
         if let Some(Exchange { request, state: State::ExpectAnswer { awaiting, .. } }) = exchange {
             let claimed = Claimed::Name(awaiting.name().clone());
-            return Action::Settle(self.attempt(Verdict::Abandoned, claimed, &request, now), reply);
+            return Action::Settle(self.attempt(Verdict::Abandoned, claimed, request, now), reply);
         }
         reply.map_or(Action::None, Action::Send)
     }
@@ -296,7 +296,7 @@ impl Session {
             Ok(answer) => self.advance(request, awaiting.resume(answer), now, policy, seed),
             Err(outage) => {
                 let claimed = Claimed::Name(awaiting.name().clone());
-                self.outage(&request, claimed, outage, now, policy)
+                self.outage(request, claimed, outage, now, policy)
             }
         }
     }
@@ -315,7 +315,7 @@ impl Session {
                 State::Refused { reply, .. } => return Action::Send(reply),
                 State::ExpectAnswer { awaiting, .. } => {
                     let claimed = Claimed::Name(awaiting.name().clone());
-                    return self.outage(&request, claimed, Outage::Deadline, now, policy);
+                    return self.outage(request, claimed, Outage::Deadline, now, policy);
                 }
                 // Nobody waits for an answer; there must be no line that the client did not ask for.
                 State::ExpectResponse(_) => {}
@@ -373,7 +373,7 @@ impl Session {
             .filter_map(|Exchange { request, state }| match state {
                 State::ExpectAnswer { awaiting, .. } => {
                     let claimed = Claimed::Name(awaiting.name().clone());
-                    Some(self.attempt(Verdict::Abandoned, claimed, &request, now))
+                    Some(self.attempt(Verdict::Abandoned, claimed, request, now))
                 }
                 State::ExpectResponse(_) | State::Refused { .. } => None,
             })
@@ -401,15 +401,15 @@ impl Session {
                 self.exchanges.push_back(Exchange { request, state });
                 action
             }
-            Step::Success(authenticated) => self.accept(&request, &authenticated, now),
+            Step::Success(authenticated) => self.accept(request, authenticated, now),
             Step::Failure(failure) => self.refuse(request, failure, now, policy, seed),
         }
     }
 
-    fn accept(&self, request: &Request, authenticated: &Authenticated, now: Moment) -> Action {
-        let name = authenticated.name();
-        let attempt = self.attempt(Verdict::Accepted, Claimed::Name(name.clone()), request, now);
-        Action::Settle(attempt, Some(Reply::Ok(request.id, name.clone())))
+    fn accept(&self, request: Request, authenticated: Authenticated, now: Moment) -> Action {
+        let name = authenticated.into_name();
+        let reply = Reply::Ok(request.id, name.clone());
+        Action::Settle(self.attempt(Verdict::Accepted, Claimed::Name(name), request, now), Some(reply))
     }
 
     fn refuse(
@@ -422,10 +422,11 @@ impl Session {
     ) -> Action {
         let code = code_of(failure.refusal);
         let reply = fail(request.id, failure.claimed.printable(), code, Some(REASON_REFUSED));
-        let attempt = self.attempt(Verdict::Refused(failure.refusal), failure.claimed, &request, now);
+        let verdict = Verdict::Refused(failure.refusal);
         if policy.refusal_delay.is_zero() {
-            return Action::Settle(attempt, Some(reply));
+            return Action::Settle(self.attempt(verdict, failure.claimed, request, now), Some(reply));
         }
+        let attempt = self.attempt(verdict, failure.claimed, request.clone(), now);
         let due = refusal_due(request.arrived, now, policy, seed().random[0]);
         self.exchanges.push_back(Exchange { request, state: State::Refused { reply, due, early: false } });
         Action::Settle(attempt, None)
@@ -455,7 +456,7 @@ impl Session {
 
     fn outage(
         &mut self,
-        request: &Request,
+        request: Request,
         claimed: Claimed,
         outage: Outage,
         now: Moment,
@@ -484,13 +485,13 @@ impl Session {
         }
     }
 
-    fn attempt(&self, verdict: Verdict, claimed: Claimed, request: &Request, now: Moment) -> Attempt {
+    fn attempt(&self, verdict: Verdict, claimed: Claimed, request: Request, now: Moment) -> Attempt {
         Attempt {
             ticket: Some(request.ticket),
             verdict,
             claimed,
             mechanism: Some(request.mechanism),
-            origin: request.origin.clone(),
+            origin: request.origin,
             client_pid: self.client_pid(),
             elapsed: now.0.saturating_sub(request.arrived.0),
         }

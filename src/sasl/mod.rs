@@ -259,8 +259,8 @@ impl Authenticated {
 
     /// Who it is, in canonical form.
     #[must_use]
-    pub const fn name(&self) -> &Name {
-        &self.name
+    pub fn into_name(self) -> Name {
+        self.name
     }
 }
 
