@@ -1,7 +1,9 @@
 //! Where and how it is started: clocks, locales, variables of systemd's, core files, other users of the machine.
 
+use crate::cost::{Account, count};
 use crate::load;
 use crate::site::{ALICE, Daemon, RIGHT, SASLD, Site, WRONG, auth, log_in};
+use crate::support::peer::Peer;
 use crate::support::skip::not_tested;
 use nix::sys::signal::Signal;
 use std::fs;
@@ -183,9 +185,15 @@ fn a_clock_that_jumps_changes_no_answer_and_wakes_nobody() {
         abandoned.send("AUTH\t1\tLOGIN\tservice=smtp\tsecured\n");
         assert_eq!(abandoned.line(), "CONT\t1\tVXNlcm5hbWU6");
         let mut peer = daemon.peer();
-        for jump in ["-10y", "+1d", "+10y", "-1d", "@2100-01-01 00:00:00", "@1980-01-01 00:00:00"].repeat(5) {
-            fs::write(&clock, jump).unwrap();
-            load::right_ones(&mut peer, 64, |id| auth(id, "PLAIN", RIGHT));
+        let mut jumps = ["-10y", "+1d", "+10y", "-1d", "@2100-01-01 00:00:00", "@1980-01-01 00:00:00"]
+            .into_iter()
+            .cycle();
+        let mut jump = |peer: &mut Peer| {
+            fs::write(&clock, jumps.next().unwrap()).unwrap();
+            load::right_ones(peer, 64, |id| auth(id, "PLAIN", RIGHT));
+        };
+        for _ in 0..30 {
+            jump(&mut peer);
             // Refusals wait for their time, which no clock on the wall moves.
             peer.send(&format!("{}{}", auth(1, "PLAIN", WRONG), auth(2, "PLAIN", RIGHT)));
             assert_eq!(peer.line(), "OK\t2\tuser=alice");
@@ -198,5 +206,8 @@ fn a_clock_that_jumps_changes_no_answer_and_wakes_nobody() {
         assert_eq!(abandoned.line(), "OK\t1\tuser=alice");
         daemon.log.wait_for(&["time=2100-01-01T", "event=auth result=ok"]);
         daemon.log.wait_for(&["time=1980-01-01T", "event=auth result=ok"]);
+        let (jumps, account) = (count(30, 5_000), Account::open(&daemon));
+        (30..jumps).for_each(|_| jump(&mut peer));
+        account.close("jumps of the wall clock", jumps, 2_048);
     }
 }
