@@ -13,6 +13,7 @@ use core::num::NonZeroU32;
 use memchr::memchr;
 use std::borrow::Cow;
 use thiserror::Error;
+use zeroize::Zeroize;
 
 /// Names one request on one connection, as the client chose it: 1 to 2^32−1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,7 +91,7 @@ pub enum Secured {
     Yes,
 }
 
-/// The value of `resp=`, as written.
+/// The value of `resp=`, as written. Wiped on drop where it had to be copied, for it can hold a password.
 #[derive(Clone, PartialEq, Eq)]
 pub enum InitialResponse<'a> {
     /// No `resp`.
@@ -108,6 +109,14 @@ impl fmt::Debug for InitialResponse<'_> {
             Self::Blank => "Blank",
             Self::Given(_) => "Given(***)",
         })
+    }
+}
+
+impl Drop for InitialResponse<'_> {
+    fn drop(&mut self) {
+        if let Self::Given(Cow::Owned(copy)) = self {
+            copy.zeroize();
+        }
     }
 }
 
@@ -211,18 +220,18 @@ impl<'a> Command<'a> {
             let field = plain(field);
             let (key, value) = key_value(&field);
             match key {
-                b"service" | b"protocol" => service = Some(value_of(&field)),
+                b"service" | b"protocol" => service = Some(value_of(field)),
                 b"rip" => remote = address(value),
                 b"secured" => secured = Secured::Yes,
                 b"resp" => {
-                    if rest.is_some() {
-                        return Err(ParseError::AfterResponse);
-                    }
                     initial_response = if value.is_empty() {
                         InitialResponse::Blank
                     } else {
-                        InitialResponse::Given(value_of(&field))
+                        InitialResponse::Given(value_of(field))
                     };
+                    if rest.is_some() {
+                        return Err(ParseError::AfterResponse);
+                    }
                 }
                 _ => {}
             }
@@ -253,11 +262,15 @@ fn split_at_tab(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// The value part of a field, borrowed where the field is.
-fn value_of<'a>(field: &Cow<'a, [u8]>) -> Cow<'a, [u8]> {
+/// The value part of a field: borrowed where the field is, and where it is not in the same place, without another copy.
+fn value_of(field: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     match field {
         Cow::Borrowed(field) => Cow::Borrowed(key_value(field).1),
-        Cow::Owned(field) => Cow::Owned(key_value(field).1.to_vec()),
+        Cow::Owned(mut field) => {
+            let length = key_value(&field).1.len();
+            field.drain(..field.len() - length);
+            Cow::Owned(field)
+        }
     }
 }
 
@@ -368,6 +381,14 @@ mod tests {
         let request = auth(b"AUTH\t\x017\tPL\x01AIN\tservice=a\x01tb");
         assert_eq!(&*request.mechanism, b"PLAIN");
         assert_eq!(&*request.service, b"a\tb");
+    }
+
+    #[test]
+    fn an_escaped_response_is_unescaped_without_its_key() {
+        let request = auth(b"AUTH\t1\tPLAIN\tservice=s\tresp=A\x01GE=");
+        assert_eq!(request.initial_response.base64(0), Some(&b"AGE="[..]));
+        let request = auth(b"AUTH\t1\tPLAIN\tservice=s\tre\x01sp=\x01");
+        assert_eq!(request.initial_response, InitialResponse::Blank);
     }
 
     #[test]

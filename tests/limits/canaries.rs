@@ -72,6 +72,9 @@ fn say_everything(daemon: &Daemon) {
         peer.send(&auth(id, mechanism, &base64(TYPED)));
         peer.line();
     }
+    let escaped = format!("\x01{}", base64(&format!("\0alice\0{TYPED}")));
+    peer.send(&format!("AUTH\t2\tPLAIN\tservice=smtp\tsecured\tresp={escaped}\n"));
+    peer.line();
     peer.send(&format!("AUTH\t3\tPLAIN\tservice=smtp\tresp=!{}\n", base64(TYPED)));
     peer.line();
     peer.send("AUTH\t4\tLOGIN\tservice=smtp\tsecured\n");
