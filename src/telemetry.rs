@@ -430,9 +430,8 @@ mod tests {
         let (open, gate) = std::sync::mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
         let log = Log::start(Gate(gate, Arc::clone(&written))).unwrap();
-        let subscriber = log.clone();
         let logged = 40_000_u64;
-        tracing::subscriber::with_default(subscriber, || {
+        tracing::subscriber::with_default(log.clone(), || {
             for count in 0..logged {
                 tracing::info!(event = "flood", count);
             }

@@ -26,7 +26,7 @@ impl Cost {
     }
 }
 
-fn descriptors(daemon: &Daemon) -> usize {
+pub fn descriptors(daemon: &Daemon) -> usize {
     // Its descriptors belong to root, for it is not dumpable: others can only ask itself.
     match fs::read_dir(format!("/proc/{}/fd", daemon.pid())) {
         Ok(entries) => entries.count(),

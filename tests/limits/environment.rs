@@ -185,11 +185,13 @@ fn a_clock_that_jumps_changes_no_answer_and_wakes_nobody() {
         abandoned.send("AUTH\t1\tLOGIN\tservice=smtp\tsecured\n");
         assert_eq!(abandoned.line(), "CONT\t1\tVXNlcm5hbWU6");
         let mut peer = daemon.peer();
-        let mut jumps = ["-10y", "+1d", "+10y", "-1d", "@2100-01-01 00:00:00", "@1980-01-01 00:00:00"]
+        load::fill_memory(&daemon);
+        let (jumps, account) = (count(30, 5_000), Account::open(&daemon));
+        let mut times = ["-10y", "+1d", "+10y", "-1d", "@2100-01-01 00:00:00", "@1980-01-01 00:00:00"]
             .into_iter()
             .cycle();
         let mut jump = |peer: &mut Peer| {
-            fs::write(&clock, jumps.next().unwrap()).unwrap();
+            fs::write(&clock, times.next().unwrap()).unwrap();
             load::right_ones(peer, 64, |id| auth(id, "PLAIN", RIGHT));
         };
         for _ in 0..30 {
@@ -206,7 +208,6 @@ fn a_clock_that_jumps_changes_no_answer_and_wakes_nobody() {
         assert_eq!(abandoned.line(), "OK\t1\tuser=alice");
         daemon.log.wait_for(&["time=2100-01-01T", "event=auth result=ok"]);
         daemon.log.wait_for(&["time=1980-01-01T", "event=auth result=ok"]);
-        let (jumps, account) = (count(30, 5_000), Account::open(&daemon));
         (30..jumps).for_each(|_| jump(&mut peer));
         account.close("jumps of the wall clock", jumps, 2_048);
     }
