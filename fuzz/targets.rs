@@ -10,6 +10,7 @@ use crate::world::World;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use core::time::Duration;
 use nix::errno::Errno;
+use sasld::client::{Client, Outcome};
 use sasld::config::{Accounts, Config, Source};
 use sasld::credential::{Password, Verifier, Verifiers};
 use sasld::pam::frame::{FrameBuffer, MAX_FRAME_BYTES};
@@ -24,6 +25,7 @@ use sasld::session::{Action, Moment, Session};
 use sasld::wire::field::{escape, unescape};
 use sasld::wire::{Command, LineBuffer, LineError, MAX_LINE_BYTES, Reply};
 use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Cursor, Read, Write};
 use std::sync::LazyLock;
 use zeroize::Zeroizing;
 
@@ -40,6 +42,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cram_md5", cram_md5),
     ("session", session),
     ("schedule", schedule),
+    ("client", client),
     ("secrets", secrets),
     ("edit", edit),
     ("verifier", verifier),
@@ -280,6 +283,42 @@ fn proves_alice(line: &[u8], challenges: &[Vec<u8>]) -> bool {
 /// Random schedules beside the model, with the fuzzer in the place of chance.
 fn schedule(data: &[u8]) {
     World::new(Dice::Bytes(VecDeque::from(data.to_vec()))).play();
+}
+
+/// What a server says to a client of ours: a login is accepted only by an OK, and under the name that is in it.
+fn client(data: &[u8]) {
+    for &mechanism in Mechanism::ALL {
+        let Ok(mut client) = Client::over(Server(Cursor::new(data.to_vec())), "a server") else { return };
+        let password = Password::new("wonderland");
+        if let Ok(Outcome::Accepted { user }) = client.log_in(mechanism, "service=smtp", "alice", &password) {
+            let names_him = |field: &[u8]| {
+                let field = unescape(field);
+                field.strip_prefix(b"user").is_some_and(|rest| String::from_utf8_lossy(rest).contains(&user))
+            };
+            let accepts =
+                |line: &[u8]| line.starts_with(b"OK\t") && line.split(|byte| *byte == b'\t').any(names_him);
+            assert!(data.split(|byte| *byte == b'\n').any(accepts), "{user:?}");
+        }
+    }
+}
+
+/// Says what it has to say, whatever it hears.
+struct Server(Cursor<Vec<u8>>);
+
+impl Read for Server {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Server {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Every user of a file can be looked up under his own name and no other; no entry is open without a verifier.

@@ -161,6 +161,22 @@ impl Client {
             stream.set_write_timeout(Some(patience)).map_err(failed)?;
             (Box::new(stream), None)
         };
+        Self::greeted(connection, listener, socket)
+    }
+
+    /// Reads the greeting of a connection that exists already, whatever it is made of; errors call it `socket`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn over(connection: impl Read + Write + 'static, socket: &str) -> Result<Self, ClientError> {
+        Self::greeted(Box::new(connection), None, socket)
+    }
+
+    fn greeted(
+        connection: Box<dyn Connection>,
+        listener: Option<Listener>,
+        socket: &str,
+    ) -> Result<Self, ClientError> {
         let reader = BufReader::new(connection);
         let mut client = Self { reader, greeting: Greeting::default(), listener, last_id: 0 };
         client.greeting = client.greet(socket)?;
